@@ -29,7 +29,7 @@ def badge_line(url: str, branch: str, name: str) -> str:
     slug = url.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{slug}/blob/{branch}/notebooks/{name}"
     raw = f"https://raw.githubusercontent.com/{slug}/{branch}/notebooks/{name}"
-    return f"{BADGE_START[:-1]}]({BADGE_IMAGE})]({colab}) · [Download this notebook]({raw})"
+    return f"{BADGE_START}({BADGE_IMAGE})]({colab}) · [Download this notebook]({raw})"
 
 
 def install_source(url: str, branch: str) -> str:
