@@ -1,8 +1,9 @@
 """Give the figures of notebooks their alternative text on the built page.
 
-A notebook keeps the text where Jupyter keeps it, in the metadata of the output: ``{"image/png": {"alt": "..."}}``.
-myst-nb copies only width and height from there. It names the picture after the SHA-256 of its bytes, so the
-text can be found again by that name. A figure without a text is a warning, which fails the build.
+A notebook keeps the text where Jupyter keeps it, in the metadata of the output:
+``{"image/png": {"alt": "..."}}``. myst-nb copies only width and height from there. It names the
+picture after the SHA-256 of its bytes, so the text can be found again by that name. A figure
+without a text is a warning, which fails the build.
 """
 
 import base64

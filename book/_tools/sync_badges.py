@@ -1,8 +1,8 @@
 """Write the badge line and the install cell of every chapter from the address in ``_config.yml``.
 
-``python book/_tools/sync_badges.py`` rewrites the notebooks that differ; with ``--check`` it only names them and
-exits with 1. The badge line is the paragraph after the title in the first Markdown cell; the install cell is
-the first code cell, and the cell after it prints the versions.
+``python book/_tools/sync_badges.py`` rewrites the notebooks that differ; with ``--check`` it only
+names them and exits with 1. The badge line is the paragraph after the title in the first Markdown
+cell; the install cell is the first code cell, and the cell after it prints the versions.
 """
 
 import argparse
@@ -57,7 +57,9 @@ def synchronise(notebook, name: str, url: str, branch: str) -> list[str]:
     changes = []
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
-        raise SystemExit(f"{name}: the first cell has to be Markdown that starts with the title, '# ...'")
+        raise SystemExit(
+            f"{name}: the first cell has to be Markdown that starts with the title, '# ...'"
+        )
     wanted = with_badges(first.source, badge_line(url, branch, name))
     if wanted != first.source:
         first.source = wanted
@@ -76,7 +78,9 @@ def synchronise(notebook, name: str, url: str, branch: str) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if needed")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit with 1 if needed"
+    )
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     options = parser.parse_args(arguments)
     url, branch = repository()
