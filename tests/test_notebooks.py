@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import execute
+import output_alt
 import sync_badges
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -430,3 +432,42 @@ FOLDER = nbformat.v4.new_output("stream", name="stdout", text="in /home/me/book"
 def test_check_finds(chapter, check, fault):
     fault(chapter)
     assert list(check(chapter, HERE))
+
+
+# -- the tools that write notebooks and pages -------------------------------------------------
+
+
+def test_badges_are_written_once(chapter):
+    url, branch = sync_badges.repository(ROOT)
+    bare = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 1. Title\n\nText.")])
+    assert sync_badges.synchronise(bare, "01_a.ipynb", url, branch)
+    assert sync_badges.synchronise(bare, "01_a.ipynb", url, branch) == []
+    assert bare.cells[0].source.startswith("# 1. Title\n\n[![Open in Colab]")
+    assert bare.cells[0].source.endswith("\n\nText.")
+    assert url in bare.cells[1].source
+    assert sync_badges.synchronise(chapter, "00_chapter.ipynb", url, branch) == []
+    assert sync_badges.synchronise(chapter, "00_chapter.ipynb", url, "other") != []
+
+
+def test_an_executed_notebook_settles(chapter):
+    """What changes from run to run goes; what a reader sees stays."""
+    stream = nbformat.v4.new_output
+    pieces = [("stdout", "a"), ("stderr", "50%"), ("stdout", "b")]
+    cells = code_cells(chapter)
+    cells[3].outputs = [stream("stream", name=name, text=text) for name, text in pieces]
+    cells[3].metadata["execution"] = {"iopub.execute_input": "now"}
+    cells[3].execution_count = 40
+    chapter.metadata["widgets"] = {"state": {}}
+    execute.settle(chapter)
+    assert [(output.name, output.text) for output in cells[3].outputs] == [("stdout", "ab")]
+    assert cells[3].execution_count == 4
+    assert "execution" not in cells[3].metadata
+    assert "widgets" not in chapter.metadata
+    once = copy.deepcopy(chapter)
+    execute.settle(chapter)
+    assert chapter == once
+
+
+def test_alternative_texts_are_found_by_content(chapter):
+    texts = output_alt.alternative_texts(chapter)
+    assert list(texts.values()) == ["a line that rises"]

@@ -61,6 +61,7 @@ def execute(path: Path, timeout: int) -> float:
         timeout=timeout,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
