@@ -1,0 +1,144 @@
+"""Checkpoints: tensors in one safetensors file, with what made them in its header.
+
+A file holds named tensors and a JSON header: the format's number, a kind, a configuration, the
+provenance, and a SHA-256 over the tensors, so that a file cut short or altered is told apart
+from a whole one. It is written beside its target and then moved there: the old file stays until
+the new one is complete. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mbta_helpers.errors import UserError, require
+from mbta_helpers.networks import SkillModel
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: tensors by name, the header's configuration and provenance."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error}). Nothing was changed.") from error
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error}). What was there before is unchanged."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def save_checkpoint(
+    path: Path, kind: str, tensors: dict[str, Tensor], config: dict, provenance: dict
+) -> None:
+    """Write a checkpoint, whole or not at all. Raises UserError if it cannot be written."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": config,
+        "provenance": provenance,
+        "sha256": _digest(tensors),
+    }
+    content = save(tensors, metadata={"mbta": json.dumps(header)})
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def load_checkpoint(path: Path, kind: str) -> Checkpoint:
+    """Read a checkpoint; UserError says what is wrong with a file that is not a whole one."""
+    require(path.is_file(), f"There is no file {path}. Name a folder that `train` wrote.")
+    again = "Train again, or restore the file from a copy."
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("mbta", "null"))
+            require(
+                isinstance(header, dict) and {"format", "kind"} <= header.keys(),
+                f"{path} is a safetensors file, but not one that this package wrote.",
+            )
+            require(
+                header["format"] <= FORMAT,
+                f"{path} has format {header['format']}; this version of mbta_helpers reads up to "
+                f"{FORMAT}. Update the package: pip install -U mbta_helpers.",
+            )
+            require(
+                header["kind"] == kind,
+                f"{path} holds a {header['kind']}, where a {kind} is needed.",
+            )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}). {again}") from error
+    require(
+        header.get("sha256") == _digest(tensors),
+        f"{path} was altered after it was written: its checksum does not fit. {again}",
+    )
+    return Checkpoint(tensors, header["config"], header["provenance"])
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
+
+
+def restore(model: SkillModel, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy stored tensors into a model; UserError where names or dimensions differ."""
+    own = model.stored_tensors()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    require(
+        not missing and not extra,
+        f"{where} does not fit the networks: missing {missing or 'nothing'}, extra "
+        f"{extra or 'nothing'}.",
+    )
+    for name, tensor in tensors.items():
+        require(
+            own[name].shape == tensor.shape,
+            f"{where} is of other dimensions: {name} is {tuple(tensor.shape)}, but "
+            f"{tuple(own[name].shape)} is needed. Train again with this configuration.",
+        )
+    model.load_state_dict(tensors, strict=False)

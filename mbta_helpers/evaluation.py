@@ -1,0 +1,212 @@
+"""Evaluation: many tasks side by side in the simulator, success with intervals, failures by cause.
+
+A skill chooser decides which skill each running episode carries out next; all its decisions of
+one moment are one batch. The steps of the simulator are the only loop over episodes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mbta_helpers.mazes import Maze, Tasks, make_env, place, shortest_path_length
+from mbta_helpers.networks import SkillModel
+from mbta_helpers.planning import Plan, Planner
+
+STUCK = 0.5  # map units; an episode that moves less than this in its last quarter is stuck
+NEAR = 1.5  # map units; closer than this at the end is "late", farther "lost"
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % interval of a proportion by Wilson (1927, equation 8 ff.); (low, high)."""
+    rate, spread = successes / trials, z * z / trials
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z * math.sqrt(rate * (1 - rate) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Agent(Protocol):
+    """Acts in P episodes at once and decides anew every `replan_every` steps."""
+
+    replan_every: int
+
+    def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
+        """What the next steps carry out, (P, ...); state: (P, S), goal: (P, 2).
+
+        running: (P,) the numbers of the episodes that still run, ascending; all at first.
+        """
+
+    def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
+        """The actions, (P, A), `step` steps after the decision."""
+
+
+class SkillAgent:
+    """Carries out skills, drawn from the prior or, for comparison, from N(0, I) in any state."""
+
+    def __init__(
+        self, model: SkillModel, replan_every: int, generator: torch.Generator, use_prior: bool
+    ):
+        self.model = model
+        self.replan_every = replan_every
+        self.generator = generator
+        self.use_prior = use_prior
+
+    def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
+        shape = (len(state), self.model.config.skill_dim)
+        noise = torch.randn(shape, generator=self.generator)
+        if not self.use_prior:
+            return noise
+        prior = self.model.prior(state)
+        return prior.loc + prior.scale * noise
+
+    def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
+        return self.model.policy.act(state, decision)
+
+
+class PlanningAgent:
+    """Carries out the first skill of each new plan, and takes up the last plan's search again."""
+
+    def __init__(self, planner: Planner, generator: torch.Generator):
+        self.planner = planner
+        self.replan_every = planner.config.replan_every
+        self.generator = generator
+        self.plan: Plan | None = None
+        self._running = np.zeros(0, int)
+
+    def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
+        last = None
+        if self.plan is not None:
+            last = self.plan.search.select(torch.from_numpy(np.isin(self._running, running)))
+        self.plan = self.planner.plan(state, goal, self.generator, last)
+        self._running = running
+        return self.plan.skills[:, 0]
+
+    def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
+        return self.planner.model.policy.act(state, decision)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What happened in N tasks.
+
+    success: (N,) bool. steps: (N,) until success, or all. causes: (N,) "reached", "stuck" (moved
+    less than STUCK in its last quarter), "late" (nearer than NEAR at the end) or "lost".
+    paths: N arrays (n + 1, 2). decision_ms: planning time, milliseconds a decision of one episode.
+    """
+
+    tasks: Tasks
+    success: np.ndarray
+    steps: np.ndarray
+    causes: np.ndarray
+    paths: list[np.ndarray]
+    path_ratio: np.ndarray
+    decision_ms: np.ndarray
+
+    def summary(self) -> dict:
+        """The figures that are reported; None where nothing succeeded to be averaged."""
+        successes, episodes = int(self.success.sum()), len(self.success)
+        return {
+            "successes": successes,
+            "episodes": episodes,
+            "success_rate": successes / episodes,
+            "ci95": [round(bound, 4) for bound in wilson_interval(successes, episodes)],
+            "mean_steps": float(self.steps[self.success].mean()) if successes else None,
+            "path_ratio": float(self.path_ratio[self.success].mean()) if successes else None,
+            "plan_ms_median": float(np.median(self.decision_ms)),
+            "failures": dict(Counter(self.causes[~self.success].tolist())),
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    agent: Agent, maze: Maze, tasks: Tasks, max_steps: int | None = None, progress: bool = False
+) -> Evaluation:
+    """Run all tasks side by side; success is the simulator's info["success"].
+
+    max_steps: the steps that each task may take, the maze's own number by default.
+    """
+    limit = max_steps or maze.max_steps
+    envs = [make_env(maze) for _ in range(len(tasks))]
+    states = np.stack([place(*each) for each in zip(envs, tasks.starts, tasks.goals, strict=True)])
+    goals = torch.from_numpy(tasks.goals).float()
+    paths = [[state[:2]] for state in states]
+    success = np.zeros(len(tasks), bool)
+    steps = np.full(len(tasks), limit)
+    decision_ms = []
+    running = np.arange(len(tasks))
+    bar = tqdm(total=len(tasks), desc=f"tasks in {maze.name}", disable=not progress, unit="task")
+    for now in range(limit):
+        state, goal = torch.from_numpy(states[running]).float(), goals[running]
+        if now % agent.replan_every == 0:
+            begin = time.perf_counter()
+            decision = agent.decide(state, goal, running)
+            decision_ms += [1e3 * (time.perf_counter() - begin) / len(running)] * len(running)
+        actions = agent.act(state, goal, decision, now % agent.replan_every).numpy()
+        for episode, action in zip(running, actions, strict=True):
+            observation, _, _, _, info = envs[episode].step(action)
+            states[episode] = observation["observation"]
+            paths[episode].append(states[episode, :2].copy())
+            success[episode] = info["success"]
+        steps[running[success[running]]] = now + 1
+        bar.update(int(success[running].sum()))
+        decision = decision[torch.from_numpy(~success[running])]
+        running = running[~success[running]]
+        if not len(running):
+            break
+    bar.close()
+    for env in envs:
+        env.close()
+    walked = [np.stack(path) for path in paths]
+    return Evaluation(
+        tasks=tasks,
+        success=success,
+        steps=steps,
+        causes=np.array([_cause(*each) for each in zip(success, walked, tasks.goals, strict=True)]),
+        paths=walked,
+        path_ratio=np.array(
+            [
+                np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+                / max(shortest_path_length(maze, start, path[-1]), 1e-9)
+                for path, start in zip(walked, tasks.starts, strict=True)
+            ]
+        ),
+        decision_ms=np.array(decision_ms),
+    )
+
+
+def _cause(success: bool, path: np.ndarray, goal: np.ndarray) -> str:
+    if success:
+        return "reached"
+    quarter = path[-max(len(path) // 4, 2) :]
+    if np.ptp(quarter, axis=0).max() < STUCK:
+        return "stuck"
+    return "late" if np.linalg.norm(path[-1] - goal) < NEAR else "lost"
+
+
+def table(summary: dict) -> str:
+    """A summary as lines for a person."""
+    low, high = summary["ci95"]
+    failures = ", ".join(f"{count} {cause}" for cause, count in summary["failures"].items())
+    lines = [
+        f"{summary['preset']}, planner {summary['planner']}, seed {summary['seed']}",
+        f"successes      {summary['successes']} of {summary['episodes']}",
+        f"success rate   {summary['success_rate']:.3f}, 95 % interval {low:.3f} to {high:.3f}",
+    ]
+    if summary["successes"]:
+        lines += [
+            f"steps to goal  {summary['mean_steps']:.0f} (mean over successes)",
+            f"path length    {summary['path_ratio']:.2f} times the shortest (mean over successes)",
+        ]
+    lines += [
+        f"decision       {summary['plan_ms_median']:.1f} ms (median, one episode's share)",
+        f"failures       {failures or 'none'}",
+    ]
+    return "\n".join(lines)

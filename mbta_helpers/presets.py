@@ -1,0 +1,82 @@
+"""Presets: for each maze how to train and plan, and the parameters that are shipped for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbta_helpers.errors import UserError, unknown
+from mbta_helpers.planning import CEMConfig, PlannerConfig
+from mbta_helpers.training import MODEL, TrainedModel, TrainingConfig, load_model
+
+PARAMETERS = Path(__file__).parent / "parameters"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A maze, how to train on its data, and how to plan in it."""
+
+    maze: str
+    training: TrainingConfig
+    planner: PlannerConfig
+
+
+PRESETS = {
+    "pointmaze-umaze": Preset(
+        "pointmaze-umaze", TrainingConfig(window_length=30), PlannerConfig(plan_length=8)
+    ),
+    "pointmaze-medium": Preset(
+        "pointmaze-medium", TrainingConfig(window_length=30), PlannerConfig(plan_length=12)
+    ),
+    "pointmaze-large": Preset(
+        "pointmaze-large", TrainingConfig(window_length=30), PlannerConfig(plan_length=20)
+    ),
+    # Freed et al. (2023), appendix: for the full-size ant, far slower than what PointMaze needs.
+    "paper": Preset(
+        "pointmaze-medium",
+        TrainingConfig(
+            window_length=40,
+            skill_dim=256,
+            hidden=256,
+            model_hidden=256,
+            gru_hidden=256,
+            gru_layers=4,
+            method="em",
+            updates=100_000,
+            batch_size=100,
+            learning_rate=5e-5,
+            schedule="constant",
+            beta=1.0,
+            settle_updates=0,
+        ),
+        PlannerConfig(
+            plan_length=10,
+            replan_every=15,
+            warm_start=False,
+            cem=CEMConfig(candidates=100, iterations=100, elites=50, momentum=0.0),
+        ),
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name; a UserError names the nearest ones if there is none."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def shipped() -> list[str]:
+    """The presets whose parameters are in the package."""
+    return sorted(path.parent.name for path in PARAMETERS.glob(f"*/{MODEL}"))
+
+
+def load_shipped(name: str) -> TrainedModel:
+    """The parameters that the package ships for a preset."""
+    get_preset(name)
+    if name not in shipped():
+        raise UserError(
+            f"No parameters are shipped for '{name}' (only for {', '.join(shipped()) or 'none'}). "
+            f"Train with --preset {name}, then name the folder with --checkpoint."
+        )
+    return load_model(PARAMETERS / name)
