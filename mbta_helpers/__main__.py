@@ -25,6 +25,24 @@ def point(text: str) -> tuple[float, float]:
     return x, y
 
 
+def seed(text: str) -> int:
+    """A whole number that every random generator takes."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
+def _with_negative_points(arguments: Sequence[str]) -> list[str]:
+    """Joins `--start -1,2` to `--start=-1,2`, because argparse takes -1,2 for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--start", "--goal") and argument[:1] == "-":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = argparse.ArgumentParser(
@@ -35,13 +53,13 @@ def parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="play in a maze and store a Minari dataset")
     collect.add_argument("maze", help=", ".join(MAZE_NAMES))
     collect.add_argument("--steps", type=int, default=200_000, help="default 200000")
-    collect.add_argument("--seed", type=int, default=0, help="default 0")
+    collect.add_argument("--seed", type=seed, default=0, help="default 0")
     collect.add_argument("--out", metavar="ID", help="Minari id; default mbta/MAZE-v0")
 
     train = commands.add_parser("train", help="train the skill model by EM")
     train.add_argument("--preset", required=True, help=f"{', '.join(MAZE_NAMES)}, or paper")
     train.add_argument("--dataset", metavar="ID", help="Minari id; default the preset's own maze")
-    train.add_argument("--seed", type=int, default=0, help="default 0")
+    train.add_argument("--seed", type=seed, default=0, help="default 0")
     train.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
     train.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
     train.add_argument("--method", choices=("one-pass", "em"), help="default as in the preset")
@@ -69,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", required=True, help=", ".join(MAZE_NAMES))
     command.add_argument("--checkpoint", metavar="DIR", type=Path, help="default: as shipped")
-    command.add_argument("--seed", type=int, default=0, help="default 0")
+    command.add_argument("--seed", type=seed, default=0, help="default 0")
     command.add_argument("--plan-length", type=int, metavar="L", help="skills in a plan")
     command.add_argument("--candidates", type=int, metavar="K", help="plans in an iteration")
     command.add_argument("--elites", type=int, help="of them kept")
@@ -109,20 +127,23 @@ def run_train(arguments: argparse.Namespace) -> None:
         preset.training, **{name: value for name, value in chosen.items() if value is not None}
     )
     device = training.resolve_device(arguments.device)
+    out = arguments.resume or arguments.out
+    out = out or Path("runs") / f"{arguments.preset}-seed{arguments.seed}"
+    started = (out / training.TRAINING_STATE).exists()
+    if arguments.resume is None:
+        require(
+            not started,
+            f"{out} holds a run already. Go on with it by --resume {out}, or take another --out.",
+        )
+    else:
+        require(started, f"{out} holds no run that could go on. Name a folder of `train`.")
     if arguments.dataset is None:
         transitions = datasets.load_or_collect(preset.maze, progress=True)
     else:
         transitions = datasets.load(arguments.dataset)
-    out = arguments.resume or arguments.out
-    out = out or Path("runs") / f"{arguments.preset}-seed{arguments.seed}"
     trainer = training.Trainer(config, transitions, arguments.seed, device)
     if arguments.resume is not None:
         trainer.load_state(out)
-    else:
-        require(
-            not (out / training.TRAINING_STATE).exists(),
-            f"{out} holds a run already. Go on with it by --resume {out}, or take another --out.",
-        )
     try:
         trainer.run(out, progress=True, command=shlex.join(["mbta", *sys.argv[1:]]))
     except KeyboardInterrupt:
@@ -266,10 +287,11 @@ RUN = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 where all went well, 2 for a mistake in the input, 130 for Ctrl-C."""
-    parsed = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = parser().parse_args(_with_negative_points(arguments))
     try:
         RUN[parsed.command](parsed)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"mbta {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

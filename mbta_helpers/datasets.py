@@ -238,7 +238,8 @@ def _reserved(dataset_id: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
-                f"Another process is collecting into {dataset_id}. Wait for it, or take another --out."
+                f"Another process is collecting into {dataset_id}. Wait for it, or take another "
+                "--out."
             ) from error
         require(
             not target.exists(),

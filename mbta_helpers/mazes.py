@@ -6,6 +6,8 @@ gymnasium-robotics' PointMaze, and the origin of x and y is the middle of the ma
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections import deque
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 
 from mbta_helpers.errors import require, unknown
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
     # Importing gymnasium-robotics warns of Adroit environments that nothing here uses.
     warnings.simplefilter("ignore")
     import gymnasium as gym
