@@ -209,7 +209,7 @@ def collect(
     dataset_id = dataset_id or default_id(maze.name)
     try:
         minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(
             f"'{dataset_id}' is not a Minari dataset id. Write it like {default_id(maze.name)}."
         ) from error

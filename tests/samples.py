@@ -1,0 +1,72 @@
+"""Small data and small networks that several tests build."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbta_helpers.datasets import Transitions
+from mbta_helpers.networks import NetworkConfig, SkillModel
+from mbta_helpers.training import TrainingConfig
+from mbta_helpers.windows import WindowBatch
+
+STATE, ACTION, SKILL = 4, 2, 3
+
+
+def numbered_transitions(lengths: list[int], state_dim: int = STATE) -> Transitions:
+    """Episodes in which no two states and no two actions are alike, so that a mix-up shows."""
+    lengths = np.array(lengths)
+    rng = np.random.default_rng(int(lengths.sum()))
+    return Transitions(
+        states=rng.standard_normal((int(lengths.sum()) + len(lengths), state_dim), np.float32),
+        actions=rng.standard_normal((int(lengths.sum()), ACTION), np.float32),
+        lengths=lengths,
+        goals=rng.standard_normal((len(lengths), 2)),
+    )
+
+
+def small_model(seed: int = 0, dtype: torch.dtype = torch.float64, **sizes) -> SkillModel:
+    """Networks with random parameters and a normaliser that is not the identity."""
+    dimensions = {"state_dim": STATE, "action_dim": ACTION, "skill_dim": SKILL}
+    widths = {"hidden": 12, "model_hidden": 10, "gru_hidden": 7}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SkillModel(NetworkConfig(**(dimensions | widths | sizes))).to(dtype)
+        for buffer in model.normaliser.buffers():
+            buffer.uniform_(0.5, 2.0)
+    return model
+
+
+def random_batch(
+    size: int = 5, steps: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> WindowBatch:
+    """Windows of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn((size, steps + 1, STATE), generator=generator, dtype=dtype)
+    return WindowBatch(states, torch.randn((size, steps, ACTION), generator=generator, dtype=dtype))
+
+
+def random_noise(size: int = 5, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The ε of a training sample."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((size, SKILL), generator=generator, dtype=dtype)
+
+
+def tiny_config(**changes) -> TrainingConfig:
+    """A run of a second."""
+    settings = {
+        "window_length": 5,
+        "skill_dim": SKILL,
+        "hidden": 16,
+        "model_hidden": 16,
+        "gru_hidden": 8,
+        "updates": 24,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "beta": 0.3,
+        "settle_updates": 16,
+        "settle_batch": 32,
+        "held_out": 0.2,
+    }
+    return TrainingConfig(**(settings | changes))
