@@ -54,13 +54,15 @@ class NetworkConfig:
 
 
 class Normaliser(nn.Module):
-    """Means and standard deviations of states and of s_T − s_0 over the training windows."""
+    """Mean, std, lowest and highest of states, and std of s_T − s_0, over the training windows."""
 
     def __init__(self, state_dim: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(state_dim))
         self.register_buffer("std", torch.ones(state_dim))
         self.register_buffer("delta_std", torch.ones(state_dim))
+        self.register_buffer("low", torch.zeros(state_dim))
+        self.register_buffer("high", torch.zeros(state_dim))
 
     @torch.no_grad()
     def fit(self, windows: Windows) -> None:
@@ -68,6 +70,8 @@ class Normaliser(nn.Module):
         every = torch.arange(len(windows), device=windows.state_index.device)
         first, last = windows.ends(every)
         self.mean.copy_(first.mean(0))
+        self.low.copy_(first.amin(0))
+        self.high.copy_(first.amax(0))
         self.std.copy_(first.std(0).clamp_min(1e-3))
         # About zero, not about the mean: a skill that leads nowhere stays at exactly zero.
         self.delta_std.copy_((last - first).square().mean(0).sqrt().clamp_min(1e-3))
@@ -211,8 +215,27 @@ class SkillPrior(nn.Module):
         return self.heads(self.trunk(self.normaliser(state)))
 
 
+class StateSupport(nn.Module):
+    """c(s): log-odds that a state comes from the data and not from anywhere in the box around it.
+
+    Not part of the generative model. Planning asks it whether the states that a plan passes are
+    ones that the data knows: a Gaussian prior also offers skills that nothing in the data shows
+    from a state, and there the world model says where they would lead, without a warning.
+    """
+
+    def __init__(self, config: NetworkConfig, normaliser: Normaliser):
+        super().__init__()
+        self.normaliser = normaliser
+        self.trunk = Trunk(config.state_dim, config.model_hidden)
+        self.readout = nn.Linear(config.model_hidden, 1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """state: (..., S). Returns log-odds, (...)."""
+        return self.readout(self.trunk(self.normaliser(state))).squeeze(-1)
+
+
 class SkillModel(nn.Module):
-    """The four networks and the normaliser that they share."""
+    """The four networks, the state support, and the normaliser that they share."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -222,6 +245,7 @@ class SkillModel(nn.Module):
         self.policy = SkillPolicy(config, self.normaliser)
         self.world_model = TemporallyAbstractWorldModel(config, self.normaliser)
         self.prior = SkillPrior(config, self.normaliser)
+        self.support = StateSupport(config, self.normaliser)
 
     def generative_parameters(self) -> list[nn.Parameter]:
         """θ, ψ and ω: what the M-step updates."""

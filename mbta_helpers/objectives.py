@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Normal
+from torch.nn.functional import softplus
 
-from mbta_helpers.networks import SkillModel, SkillPolicy
+from mbta_helpers.networks import SkillModel, SkillPolicy, StateSupport
 from mbta_helpers.windows import WindowBatch
 
 
@@ -110,3 +111,14 @@ def one_pass_loss(
         kl=gaussian_kl(q, model.prior(batch.first)).sum(-1),
     )
     return -terms.elbo(beta).mean(), _detach(terms)
+
+
+def support_loss(support: StateSupport, state: Tensor, share: Tensor) -> Tensor:
+    """Logistic loss of telling states of the data from states anywhere in the box around them.
+
+    state: (B, S). share: (B, S) uniform in [0, 1), where in the box the other states lie.
+    The minimiser is the log of the ratio of the two densities (Gutmann and Hyvärinen 2010).
+    """
+    low, high = support.normaliser.low, support.normaliser.high
+    anywhere = low + (high - low) * share  # (B, S)
+    return (softplus(-support(state)) + softplus(support(anywhere))).mean()

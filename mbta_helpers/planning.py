@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mbta_helpers.errors import require
 from mbta_helpers.networks import SkillModel
@@ -102,6 +103,7 @@ class PlannerConfig:
     cost: squared distance to the goal, the smallest along the plan ("min") or at its end ("final").
     epsilon_penalty: times the mean of ε² over the plan, which keeps skills inside the prior.
     variance_penalty: times the mean variance of p_ψ's map position, which avoids the unknown.
+    support_penalty: times −log σ(c(s)) of each state passed, which avoids states unlike the data.
     warm_std: the search begins at this std where the last plan is taken up again; 1 without.
     """
 
@@ -110,6 +112,7 @@ class PlannerConfig:
     cost: str = "min"
     epsilon_penalty: float = 0.0
     variance_penalty: float = 0.0
+    support_penalty: float = 0.0
     time_penalty: float = 0.0
     warm_start: bool = True
     warm_std: float = 1.0
@@ -119,7 +122,7 @@ class PlannerConfig:
         require(self.plan_length >= 1, f"L must be at least 1 skill, not {self.plan_length}.")
         require(self.replan_every >= 1, f"H must be at least 1 step, not {self.replan_every}.")
         require(self.cost in ("min", "final"), f"cost is min or final, not '{self.cost}'.")
-        for name in ("epsilon_penalty", "variance_penalty", "time_penalty"):
+        for name in ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
 
@@ -207,6 +210,9 @@ class Planner:
         risk = config.epsilon_penalty * epsilon.square().mean(-1)  # (P, K, L)
         if imagined.variance is not None:
             risk = risk + config.variance_penalty * imagined.variance
+        if config.support_penalty > 0:
+            known = self.model.support(imagined.path[:, :, 1:])  # (P, K, L)
+            risk = risk - config.support_penalty * logsigmoid(known)
         if self.cost is not None:
             return self.cost(imagined.path, goal) + risk.sum(-1)
         total = squared_distance(imagined.path, goal)

@@ -32,6 +32,7 @@ from mbta_helpers.objectives import (
     gaussian_kl,
     m_step_loss,
     one_pass_loss,
+    support_loss,
 )
 from mbta_helpers.windows import WindowBatch, Windows, split_episodes
 
@@ -169,7 +170,8 @@ class Trainer:
             if self.config.method == "one-pass"
             else [posterior, generative]
         )
-        return [*em, [*model.world_model.parameters(), *model.prior.parameters()]]
+        settled = (model.world_model, model.prior, model.support)
+        return [*em, [parameter for module in settled for parameter in module.parameters()]]
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
         return torch.optim.Adam(parameters, lr=self.config.learning_rate)
@@ -229,21 +231,27 @@ class Trainer:
         return terms
 
     def _settle(self) -> dict[str, float]:
-        """−E_q[log p_ψ(s_T|s_0, z)] + KL(q ‖ p_ω) with q fixed, in ψ and ω."""
+        """−E_q[log p_ψ(s_T|s_0, z)] + KL(q ‖ p_ω) with q fixed, in ψ and ω; and the support."""
         if self._settled_on is None:
             self._settled_on = SettledWindows(self.model, self.windows)
         first, last, q = self._settled_on.sample(self.config.settle_batch, self.generator)
         noise = torch.randn(q.loc.shape, generator=self.generator).to(self.device)
         size = torch.rand((len(first), 1), generator=self.generator).to(self.device)
+        share = torch.rand(first.shape, generator=self.generator).to(self.device)
         moved = torch.randn(first.shape, generator=self.generator).to(self.device)
         first = first + self.config.settle_noise * size * moved * self.model.normaliser.std
         z = q.loc + q.scale * noise  # (B, Z)
         with self._autocast():
             state = self.model.world_model(first, z).log_prob(last).sum(-1)  # (B,)
             kl = gaussian_kl(q, self.model.prior(first)).sum(-1)  # (B,)
-            loss = (kl - state).mean()
+            support = support_loss(self.model.support, last, share)
+            loss = (kl - state).mean() + support
         self._descend(self.optimisers[-1], loss)
-        return {"state": state.mean().item(), "kl": kl.mean().item()}
+        return {
+            "state": state.mean().item(),
+            "kl": kl.mean().item(),
+            "support": support.item(),
+        }
 
     def _noise(self, batch: WindowBatch) -> Tensor:
         shape = (len(batch.states), self.config.skill_dim)
