@@ -133,6 +133,14 @@ def test_a_skill_and_a_state_both_matter():
         assert not torch.allclose(here.scale, network(batch.last, z).scale)
 
 
+def test_support_equals_its_equation():
+    model, state = small_model(), random_batch().first
+    support = model.support
+    features = two_layers(support.trunk, normalised(model, state.numpy()))
+    log_odds = linear(support.readout, features)[:, 0]
+    np.testing.assert_allclose(support(state).detach(), log_odds, rtol=1e-10)
+
+
 def test_extra_axes_are_batch_axes():
     model, batch = small_model(), random_batch()
     z = torch.ones((5, 6, SKILL), dtype=torch.float64)
@@ -183,6 +191,8 @@ def test_normaliser_against_numpy():
     np.testing.assert_allclose(normaliser.std, first.std(0, ddof=1), rtol=1e-5)
     rms = np.sqrt(((last - first) ** 2).mean(0))
     np.testing.assert_allclose(normaliser.delta_std, rms, rtol=1e-5)
+    np.testing.assert_array_equal(normaliser.low, first.min(0))
+    np.testing.assert_array_equal(normaliser.high, first.max(0))
     shown = normaliser(torch.from_numpy(first))
     np.testing.assert_allclose(shown.mean(0), np.zeros(STATE), atol=1e-5)
     np.testing.assert_allclose(shown.std(0), np.ones(STATE), rtol=1e-4)
@@ -201,7 +211,7 @@ def test_all_networks_share_one_normaliser():
     for network in (model.posterior, model.policy, model.world_model, model.prior):
         assert network.normaliser is model.normaliser
     stored = [name for name in model.stored_tensors() if "normaliser" in name]
-    assert sorted(stored) == ["normaliser.delta_std", "normaliser.mean", "normaliser.std"]
+    assert stored == [f"normaliser.{name}" for name, _ in model.normaliser.named_buffers()]
 
 
 # -- parameters -------------------------------------------------------------------------------
@@ -213,7 +223,9 @@ def test_parameters_are_phi_on_one_side_and_theta_psi_omega_on_the_other():
     generative = [id(parameter) for parameter in model.generative_parameters()]
     assert len(set(generative)) == len(generative)
     assert not phi & set(generative)
-    assert phi | set(generative) == {id(parameter) for parameter in model.parameters()}
+    networks = (model.policy, model.world_model, model.prior)
+    assert len(generative) == sum(len(list(network.parameters())) for network in networks)
+    assert set(generative) == {id(p) for network in networks for p in network.parameters()}
 
 
 @pytest.mark.parametrize(

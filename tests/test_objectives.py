@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import SKILL, random_batch, random_noise, small_model
+from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from mbta_helpers.objectives import (
@@ -20,6 +21,7 @@ from mbta_helpers.objectives import (
     gaussian_kl,
     m_step_loss,
     one_pass_loss,
+    support_loss,
 )
 from mbta_helpers.windows import WindowBatch
 
@@ -381,3 +383,21 @@ def test_a_window_does_not_depend_on_its_neighbours_in_the_batch():
     here, there = elbo_terms(model, batch, noise), elbo_terms(model, shuffled, noise[order])
     for name in ("action", "state", "kl"):
         assert torch.allclose(getattr(here, name)[order], getattr(there, name))
+
+
+# -- the state support ------------------------------------------------------------------------
+
+
+def test_support_loss_is_the_cross_entropy_of_a_classifier():
+    """States of the data have label 1, states drawn in the box around it have label 0."""
+    model, state = small_model(), random_batch().first
+    with torch.no_grad():
+        model.normaliser.low.copy_(torch.tensor([-3.0, -1, 0, 2]))
+        model.normaliser.high.copy_(torch.tensor([-1.0, 1, 4, 5]))
+    share = torch.rand(state.shape, generator=torch.Generator().manual_seed(3), dtype=state.dtype)
+    width = torch.tensor([2.0, 2, 4, 3])
+    anywhere = torch.tensor([-3.0, -1, 0, 2]) + share * width
+    odds = torch.cat([model.support(state), model.support(anywhere)])
+    label = torch.cat([torch.ones(5), torch.zeros(5)]).double()
+    by_torch = 2 * nn.functional.binary_cross_entropy_with_logits(odds, label)
+    assert torch.allclose(support_loss(model.support, state, share), by_torch)
