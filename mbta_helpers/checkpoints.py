@@ -1,8 +1,8 @@
 """Checkpoints: tensors in one safetensors file, with what made them in its header.
 
 A file holds named tensors and a JSON header: the format's number, a kind, a configuration, the
-provenance, and a SHA-256 over the tensors, so that a file cut short or altered is told apart
-from a whole one. It is written beside its target and then moved there: the old file stays until
+provenance, and a SHA-256 over all of these and the tensors, so that a file cut short or altered
+is told apart from a whole one. It is written beside its target and then moved there: the old file stays until
 the new one is complete. Nothing is ever unpickled.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from mbta_helpers.errors import UserError, require
 from mbta_helpers.networks import SkillModel
 
-FORMAT = 1
+FORMAT = 2  # format 1 has a checksum over the tensors alone
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def save_checkpoint(
         "kind": kind,
         "config": config,
         "provenance": provenance,
-        "sha256": _digest(tensors),
     }
+    header["sha256"] = _digest(tensors, header)
     content = save(tensors, metadata={"mbta": json.dumps(header)})
     with replacing(path) as partial:
         partial.write_bytes(content)
@@ -95,7 +95,7 @@ def load_checkpoint(path: Path, kind: str) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mbta", "null"))
             require(
-                isinstance(header, dict) and {"format", "kind"} <= header.keys(),
+                isinstance(header, dict) and type(header.get("format")) is int,
                 f"{path} is a safetensors file, but not one that this package wrote.",
             )
             require(
@@ -104,21 +104,28 @@ def load_checkpoint(path: Path, kind: str) -> Checkpoint:
                 f"{FORMAT}. Update the package: pip install -U mbta_helpers.",
             )
             require(
+                {"kind", "config", "provenance", "sha256"} <= header.keys(),
+                f"{path} is a safetensors file, but not one that this package wrote.",
+            )
+            require(
                 header["kind"] == kind,
                 f"{path} holds a {header['kind']}, where a {kind} is needed.",
             )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}). {again}") from error
+    sealed = header if header["format"] > 1 else {}
     require(
-        header.get("sha256") == _digest(tensors),
+        header["sha256"] == _digest(tensors, sealed),
         f"{path} was altered after it was written: its checksum does not fit. {again}",
     )
     return Checkpoint(tensors, header["config"], header["provenance"])
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def _digest(tensors: dict[str, Tensor], header: dict) -> str:
     content = hashlib.sha256()
+    entries = {name: value for name, value in header.items() if name != "sha256"}
+    content.update(json.dumps(entries, sort_keys=True).encode() if entries else b"")
     for name in sorted(tensors):
         tensor = tensors[name]
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

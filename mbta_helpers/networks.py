@@ -6,6 +6,7 @@ inputs with statistics of the training split, which are stored with the paramete
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ from mbta_helpers.windows import Windows
 class NetworkConfig:
     """Sizes of the four networks and the bounds of their standard deviations.
 
+    wavelengths: of the sines and cosines of the map position that the networks see besides the
+    state, in map units; none by default.
     hidden: width of posterior and policy. model_hidden: of world model and prior.
     The bounds are in units of the standard deviation of what is predicted, for the world model,
     and as they stand for z and for the actions.
@@ -32,6 +35,7 @@ class NetworkConfig:
     model_hidden: int = 128
     gru_hidden: int = 64
     gru_layers: int = 1
+    wavelengths: tuple[float, ...] = ()
     min_std: float = 0.05
     max_std: float = 2.0
 
@@ -47,6 +51,7 @@ class NetworkConfig:
         ):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, not {value}.")
+        require(all(length > 0 for length in self.wavelengths), "wavelengths must be positive.")
         require(
             0 < self.min_std < self.max_std,
             f"min_std {self.min_std:g} must lie between 0 and max_std {self.max_std:g}.",
@@ -56,8 +61,10 @@ class NetworkConfig:
 class Normaliser(nn.Module):
     """Mean, std, lowest and highest of states, and std of s_T − s_0, over the training windows."""
 
-    def __init__(self, state_dim: int):
+    def __init__(self, state_dim: int, wavelengths: tuple[float, ...] = ()):
         super().__init__()
+        self.width = state_dim + 4 * len(wavelengths)
+        self.wavelengths = wavelengths
         self.register_buffer("mean", torch.zeros(state_dim))
         self.register_buffer("std", torch.ones(state_dim))
         self.register_buffer("delta_std", torch.ones(state_dim))
@@ -77,8 +84,16 @@ class Normaliser(nn.Module):
         self.delta_std.copy_((last - first).square().mean(0).sqrt().clamp_min(1e-3))
 
     def forward(self, state: Tensor) -> Tensor:
-        """Normalised states; any shape (..., S)."""
-        return (state - self.mean) / self.std
+        """Normalised states and the waves of the map position: (..., S) to (..., width).
+
+        A network of plain coordinates learns slowly what changes within a cell of the maze, such
+        as where walls end; sines of the position make that easy (Tancik et al. 2020).
+        """
+        features = [(state - self.mean) / self.std]
+        for wavelength in self.wavelengths:
+            phase = (2 * math.pi / wavelength) * state[..., :2]  # (..., 2)
+            features += [phase.sin(), phase.cos()]
+        return torch.cat(features, -1) if self.wavelengths else features[0]
 
 
 class Head(nn.Module):
@@ -134,7 +149,7 @@ class SkillPosterior(nn.Module):
     def __init__(self, config: NetworkConfig, normaliser: Normaliser):
         super().__init__()
         self.normaliser = normaliser
-        self.embed = nn.Linear(config.state_dim, config.hidden)
+        self.embed = nn.Linear(normaliser.width, config.hidden)
         self.gru = nn.GRU(
             config.hidden + config.action_dim,
             config.gru_hidden,
@@ -160,7 +175,7 @@ class SkillPolicy(nn.Module):
     def __init__(self, config: NetworkConfig, normaliser: Normaliser):
         super().__init__()
         self.normaliser = normaliser
-        self.trunk = Trunk(config.state_dim + config.skill_dim, config.hidden)
+        self.trunk = Trunk(normaliser.width + config.skill_dim, config.hidden)
         self.heads = GaussianHeads(config, config.hidden, config.action_dim)
 
     def features(self, state: Tensor, z: Tensor) -> Tensor:
@@ -181,7 +196,7 @@ class TemporallyAbstractWorldModel(nn.Module):
     def __init__(self, config: NetworkConfig, normaliser: Normaliser):
         super().__init__()
         self.normaliser = normaliser
-        self.trunk = Trunk(config.state_dim + config.skill_dim, config.model_hidden)
+        self.trunk = Trunk(normaliser.width + config.skill_dim, config.model_hidden)
         self.heads = GaussianHeads(config, config.model_hidden, config.state_dim)
 
     def features(self, state: Tensor, z: Tensor) -> Tensor:
@@ -207,7 +222,7 @@ class SkillPrior(nn.Module):
     def __init__(self, config: NetworkConfig, normaliser: Normaliser):
         super().__init__()
         self.normaliser = normaliser
-        self.trunk = Trunk(config.state_dim, config.model_hidden)
+        self.trunk = Trunk(normaliser.width, config.model_hidden)
         self.heads = GaussianHeads(config, config.model_hidden, config.skill_dim)
 
     def forward(self, state: Tensor) -> Normal:
@@ -226,7 +241,7 @@ class StateSupport(nn.Module):
     def __init__(self, config: NetworkConfig, normaliser: Normaliser):
         super().__init__()
         self.normaliser = normaliser
-        self.trunk = Trunk(config.state_dim, config.model_hidden)
+        self.trunk = Trunk(normaliser.width, config.model_hidden)
         self.readout = nn.Linear(config.model_hidden, 1)
 
     def forward(self, state: Tensor) -> Tensor:
@@ -240,7 +255,7 @@ class SkillModel(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.normaliser = Normaliser(config.state_dim)
+        self.normaliser = Normaliser(config.state_dim, config.wavelengths)
         self.posterior = SkillPosterior(config, self.normaliser)
         self.policy = SkillPolicy(config, self.normaliser)
         self.world_model = TemporallyAbstractWorldModel(config, self.normaliser)

@@ -114,11 +114,11 @@ def one_pass_loss(
 
 
 def support_loss(support: StateSupport, state: Tensor, share: Tensor) -> Tensor:
-    """Logistic loss of telling states of the data from states anywhere in the box around them.
+    """Logistic loss of telling states of the data from the same states put elsewhere on the map.
 
-    state: (B, S). share: (B, S) uniform in [0, 1), where in the box the other states lie.
+    state: (B, S). share: (B, 2) uniform in [0, 1), where in the box around the data's positions.
     The minimiser is the log of the ratio of the two densities (Gutmann and Hyvärinen 2010).
     """
-    low, high = support.normaliser.low, support.normaliser.high
-    anywhere = low + (high - low) * share  # (B, S)
-    return (softplus(-support(state)) + softplus(support(anywhere))).mean()
+    low, high = support.normaliser.low[:2], support.normaliser.high[:2]
+    elsewhere = torch.cat([low + (high - low) * share, state[:, 2:]], -1)  # (B, S)
+    return (softplus(-support(state)) + softplus(support(elsewhere))).mean()

@@ -60,6 +60,7 @@ class TrainingConfig:
     model_hidden: int = 128
     gru_hidden: int = 64
     gru_layers: int = 1
+    wavelengths: tuple[float, ...] = ()
     method: str = "one-pass"
     updates: int = 2000
     batch_size: int = 64
@@ -105,6 +106,7 @@ class TrainingConfig:
             model_hidden=self.model_hidden,
             gru_hidden=self.gru_hidden,
             gru_layers=self.gru_layers,
+            wavelengths=tuple(self.wavelengths),
         )
 
 
@@ -237,7 +239,7 @@ class Trainer:
         first, last, q = self._settled_on.sample(self.config.settle_batch, self.generator)
         noise = torch.randn(q.loc.shape, generator=self.generator).to(self.device)
         size = torch.rand((len(first), 1), generator=self.generator).to(self.device)
-        share = torch.rand(first.shape, generator=self.generator).to(self.device)
+        share = torch.rand((len(first), 2), generator=self.generator).to(self.device)
         moved = torch.randn(first.shape, generator=self.generator).to(self.device)
         first = first + self.config.settle_noise * size * moved * self.model.normaliser.std
         z = q.loc + q.scale * noise  # (B, Z)
