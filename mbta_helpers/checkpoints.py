@@ -2,8 +2,8 @@
 
 A file holds named tensors and a JSON header: the format's number, a kind, a configuration, the
 provenance, and a SHA-256 over all of these and the tensors, so that a file cut short or altered
-is told apart from a whole one. It is written beside its target and then moved there: the old file stays until
-the new one is complete. Nothing is ever unpickled.
+is told apart from a whole one. It is written beside its target and then moved there: the old file
+stays until the new one is complete. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
