@@ -23,6 +23,7 @@ import gymnasium as gym
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.episode_data import EpisodeData
 from minari.storage import get_dataset_path
 from tqdm.auto import tqdm
 
@@ -342,7 +343,7 @@ def load(dataset_id: str) -> Transitions:
     if not (get_dataset_path(dataset_id) / "data").exists():
         raise unknown("dataset", dataset_id, minari.list_local_datasets())
     states, actions, lengths, goals = [], [], [], []
-    for episode in minari.load_dataset(dataset_id).iterate_episodes():
+    for episode in _episodes(dataset_id):
         where = f"Episode {episode.id} of {dataset_id}"
         observations = episode.observations
         require(
@@ -358,6 +359,10 @@ def load(dataset_id: str) -> Transitions:
             f"{body.shape} and {xy.shape}.",
         )
         state = body if np.array_equal(body[:, :2], xy) else np.concatenate([xy, body], axis=1)
+        require(
+            episode.actions.ndim == 2,
+            f"{where}: actions must be (T, A), numbers of a box, but are {episode.actions.shape}.",
+        )
         require(
             len(state) == len(episode.actions) + 1,
             f"{where} has {len(state)} states for {len(episode.actions)} actions; one more state "
@@ -382,6 +387,17 @@ def load(dataset_id: str) -> Transitions:
         np.array(lengths),
         np.stack(goals),
     )
+
+
+def _episodes(dataset_id: str) -> Iterator[EpisodeData]:
+    """The episodes as Minari reads them; a UserError where its files are damaged."""
+    try:
+        yield from minari.load_dataset(dataset_id).iterate_episodes()
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(
+            f"{dataset_id} cannot be read ({error or type(error).__name__}). Delete it (minari "
+            f"delete {dataset_id}) and collect or download it again."
+        ) from error
 
 
 def load_or_collect(maze_name: str, progress: bool = False) -> Transitions:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
+import gymnasium as gym
+import minari
 import numpy as np
 import torch
+from minari.data_collector import EpisodeBuffer
 from torch import Tensor
 
 from mbta_helpers.datasets import Transitions
@@ -70,3 +75,34 @@ def tiny_config(**changes) -> TrainingConfig:
         "held_out": 0.2,
     }
     return TrainingConfig(**(settings | changes))
+
+
+def store_episodes(dataset_id: str, episodes: list[dict]) -> None:
+    """A Minari dataset of those observations and actions, whatever they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            [
+                EpisodeBuffer(
+                    id=number,
+                    observations=episode["observations"],
+                    actions=episode["actions"],
+                    rewards=np.zeros(len(episode["actions"])),
+                    terminations=np.zeros(len(episode["actions"]), bool),
+                    truncations=np.arange(len(episode["actions"])) == len(episode["actions"]) - 1,
+                    infos={},
+                )
+                for number, episode in enumerate(episodes)
+            ],
+            observation_space=_space(episodes[0]["observations"]),
+            action_space=_space(episodes[0]["actions"]),
+        )
+
+
+def _space(values: np.ndarray | dict) -> gym.Space:
+    if isinstance(values, dict):
+        return gym.spaces.Dict({name: _space(value) for name, value in values.items()})
+    if values.dtype == np.int64:
+        return gym.spaces.Discrete(3)
+    return gym.spaces.Box(-np.inf, np.inf, values.shape[1:], values.dtype)

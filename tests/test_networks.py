@@ -38,12 +38,21 @@ def gru_direction(gru, x, suffix):
 
 
 def normalised(model, state):
-    return (state - model.normaliser.mean.numpy()) / model.normaliser.std.numpy()
+    """What the networks see of a state: it in standard units, and waves of its position."""
+    parts = [(state - model.normaliser.mean.numpy()) / model.normaliser.std.numpy()]
+    for wavelength in model.config.wavelengths:
+        angle = 2 * np.pi * state[..., :2] / wavelength
+        parts += [np.sin(angle), np.cos(angle)]
+    return np.concatenate(parts, axis=-1)
 
 
+both_inputs = pytest.mark.parametrize("wavelengths", [(), (2.0, 0.7)], ids=["plain", "waves"])
+
+
+@both_inputs
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_posterior_equals_its_equations(steps):
-    model, batch = small_model(), random_batch(3, steps)
+def test_posterior_equals_its_equations(steps, wavelengths):
+    model, batch = small_model(wavelengths=wavelengths), random_batch(3, steps)
     q = model.posterior(batch.before, batch.actions)
     posterior, config = model.posterior, model.config
     for row in range(3):
@@ -87,8 +96,9 @@ def two_layers(trunk, x):
     return np.maximum(linear(trunk.fc2, np.maximum(linear(trunk.fc1, x), 0)), 0)
 
 
-def test_policy_world_model_and_prior_equal_their_equations():
-    model, batch = small_model(), random_batch(5, 1)
+@both_inputs
+def test_policy_world_model_and_prior_equal_their_equations(wavelengths):
+    model, batch = small_model(wavelengths=wavelengths), random_batch(5, 1)
     state = batch.first
     z = torch.randn((5, SKILL), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     both = np.concatenate([normalised(model, state.numpy()), z.numpy()], axis=1)
@@ -133,8 +143,9 @@ def test_a_skill_and_a_state_both_matter():
         assert not torch.allclose(here.scale, network(batch.last, z).scale)
 
 
-def test_support_equals_its_equation():
-    model, state = small_model(), random_batch().first
+@both_inputs
+def test_support_equals_its_equation(wavelengths):
+    model, state = small_model(wavelengths=wavelengths), random_batch().first
     support = model.support
     features = two_layers(support.trunk, normalised(model, state.numpy()))
     log_odds = linear(support.readout, features)[:, 0]
@@ -230,7 +241,14 @@ def test_parameters_are_phi_on_one_side_and_theta_psi_omega_on_the_other():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"skill_dim": 0}, {"hidden": -1}, {"gru_layers": 0}, {"min_std": 0.0}, {"min_std": 3.0}],
+    [
+        {"skill_dim": 0},
+        {"hidden": -1},
+        {"gru_layers": 0},
+        {"min_std": 0.0},
+        {"min_std": 3.0},
+        {"wavelengths": (1.0, 0.0)},
+    ],
 )
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

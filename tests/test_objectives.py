@@ -389,15 +389,16 @@ def test_a_window_does_not_depend_on_its_neighbours_in_the_batch():
 
 
 def test_support_loss_is_the_cross_entropy_of_a_classifier():
-    """States of the data have label 1, states drawn in the box around it have label 0."""
+    """States of the data have label 1; the same states, put elsewhere in the box, label 0."""
     model, state = small_model(), random_batch().first
     with torch.no_grad():
         model.normaliser.low.copy_(torch.tensor([-3.0, -1, 0, 2]))
-        model.normaliser.high.copy_(torch.tensor([-1.0, 1, 4, 5]))
-    share = torch.rand(state.shape, generator=torch.Generator().manual_seed(3), dtype=state.dtype)
-    width = torch.tensor([2.0, 2, 4, 3])
-    anywhere = torch.tensor([-3.0, -1, 0, 2]) + share * width
-    odds = torch.cat([model.support(state), model.support(anywhere)])
+        model.normaliser.high.copy_(torch.tensor([-1.0, 3, 4, 5]))
+    share = torch.rand((5, 2), generator=torch.Generator().manual_seed(3), dtype=state.dtype)
+    elsewhere = state.clone()
+    elsewhere[:, 0] = -3 + 2 * share[:, 0]
+    elsewhere[:, 1] = -1 + 4 * share[:, 1]
+    odds = torch.cat([model.support(state), model.support(elsewhere)])
     label = torch.cat([torch.ones(5), torch.zeros(5)]).double()
     by_torch = 2 * nn.functional.binary_cross_entropy_with_logits(odds, label)
     assert torch.allclose(support_loss(model.support, state, share), by_torch)
