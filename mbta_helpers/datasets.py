@@ -29,7 +29,16 @@ from tqdm.auto import tqdm
 
 from mbta_helpers import __version__
 from mbta_helpers.errors import UserError, require, unknown
-from mbta_helpers.mazes import POSITION_NOISE, SUCCESS_RADIUS, Cell, Maze, get_maze, make_env, place
+from mbta_helpers.mazes import (
+    BALL_RADIUS,
+    POSITION_NOISE,
+    SUCCESS_RADIUS,
+    Cell,
+    Maze,
+    get_maze,
+    make_env,
+    place,
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,15 @@ def choose_route(maze: Maze, start: Cell, reach: int, rng: np.random.Generator) 
     return shortest_route(maze, start, via, rng) + shortest_route(maze, via, goal, rng)[1:]
 
 
+def random_position(maze: Maze, rng: np.random.Generator) -> np.ndarray:
+    """A point anywhere in free space, up to where the ball touches a wall, (2,)."""
+    while True:
+        cell = maze.cells[rng.integers(len(maze.cells))]
+        xy = maze.centre(cell) + rng.uniform(-0.5, 0.5, 2)
+        if maze.is_free(xy, clearance=BALL_RADIUS):
+            return xy
+
+
 def play(
     maze: Maze,
     steps: int,
@@ -134,8 +152,7 @@ def play(
     total, state = 0, np.zeros(4)
     while total < steps:
         if len(lengths) % restart_every == 0:
-            start = maze.centre(maze.cells[rng.integers(len(maze.cells))])
-            start = start + rng.uniform(-POSITION_NOISE, POSITION_NOISE, 2)
+            start = random_position(maze, rng)
             state = place(env, start, start)
         route = choose_route(maze, maze.cell_at(state[:2]), reach, rng)
         goal = maze.centre(route[-1]) + rng.uniform(-POSITION_NOISE, POSITION_NOISE, 2)

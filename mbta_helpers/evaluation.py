@@ -137,7 +137,7 @@ def evaluate(
     envs = [make_env(maze) for _ in range(len(tasks))]
     states = np.stack([place(*each) for each in zip(envs, tasks.starts, tasks.goals, strict=True)])
     goals = torch.from_numpy(tasks.goals).float()
-    paths = [[state[:2]] for state in states]
+    paths = [[state[:2].copy()] for state in states]
     success = np.zeros(len(tasks), bool)
     steps = np.full(len(tasks), limit)
     decision_ms = []
