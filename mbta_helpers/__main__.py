@@ -227,6 +227,8 @@ def run_plan(arguments: argparse.Namespace) -> None:
     from mbta_helpers import evaluation, mazes, planning, plots
 
     _set_threads(arguments.threads)
+    if arguments.figure is not None:
+        plots.figure_kind(arguments.figure)  # before any work, not after it
     preset, planner_config, trained = _load(arguments)
     maze = mazes.get_maze(preset.maze)
     start, goal = np.array(arguments.start), np.array(arguments.goal)
@@ -234,7 +236,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
     maze.check_point("goal", goal)
     planner = planning.Planner(trained.model, planner_config, trained.config.window_length)
     agent = evaluation.PlanningAgent(planner, torch.Generator().manual_seed(arguments.seed))
-    state = torch.tensor([[*start, 0.0, 0.0]])
+    state = torch.tensor([[*start, 0.0, 0.0]], dtype=torch.float32)
     plan = planner.plan(
         state, torch.tensor(goal[None]).float(), torch.Generator().manual_seed(arguments.seed)
     )

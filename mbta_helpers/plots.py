@@ -61,12 +61,18 @@ def show(figure: Figure, alt: str) -> None:
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; the kind follows the file's suffix."""
+def figure_kind(path: Path) -> str:
+    """The kind of file that a figure is written as, from the suffix; a UserError if unknown."""
     kind = Path(path).suffix.lstrip(".").lower() or "png"
     kinds = ("png", "pdf", "svg")
     if kind not in kinds:
         raise UserError(f"A figure is written as {', '.join(kinds)}, not '{kind}'.")
+    return kind
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; the kind follows the file's suffix."""
+    kind = figure_kind(path)
     with replacing(Path(path)) as partial, matplotlib.rc_context(STYLE):
         figure.savefig(partial, format=kind)
 

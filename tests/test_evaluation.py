@@ -111,7 +111,6 @@ def test_a_good_agent_succeeds_everywhere(walk):
     assert summary["mean_steps"] == pytest.approx(result.steps.mean())
 
 
-@pytest.mark.xfail(reason="the first point of a path is a view that later steps overwrite")
 def test_paths_lead_from_start_to_goal(walk, umaze):
     _, result = walk
     for number, path in enumerate(result.paths):
