@@ -27,7 +27,7 @@ POINTMAZE = TrainingConfig(
 )
 PLANNER = PlannerConfig(
     replan_every=20, epsilon_penalty=0.02, support_penalty=3.0, time_penalty=0.02,
-    cem=CEMConfig(candidates=384, iterations=6, elites=38),
+    cem=CEMConfig(candidates=320, iterations=5, elites=32),
 )  # fmt: skip
 
 PRESETS = {

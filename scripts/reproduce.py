@@ -1,0 +1,167 @@
+"""Make the shipped parameters and the results page again, from collecting to the table.
+
+    python scripts/reproduce.py train      # collect and train: every preset, three seeds
+    python scripts/reproduce.py ship       # seed 0 becomes the package's parameters
+    python scripts/reproduce.py evaluate   # 100 tasks each: planners, seeds, ablations
+    python scripts/reproduce.py page       # book/results.md from book/results.json
+
+Tasks come from TEST_SEED, which nothing was developed on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+from mbta_helpers.checkpoints import load_checkpoint, write_text
+from mbta_helpers.presets import PARAMETERS
+from mbta_helpers.training import MODEL
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs"
+RESULTS = ROOT / "book" / "results.json"
+PAGE = ROOT / "book" / "results.md"
+MAZES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
+SEEDS = (0, 1, 2)
+TEST_SEED = 2026
+EPISODES = 100
+
+
+def mbta(*arguments: str) -> str:
+    """Run a command of the package; returns what it prints."""
+    print("mbta", shlex.join(arguments), flush=True)
+    command = [sys.executable, "-m", "mbta_helpers", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def dataset(maze: str, seed: int) -> str:
+    return f"mbta/{maze.replace('-', '/')}-seed{seed}-v0"
+
+
+def train(presets: list[str]) -> None:
+    """Collect and train anew for each seed; what is there already is kept."""
+    for preset in presets:
+        for seed in SEEDS:
+            out = RUNS / f"{preset}-seed{seed}"
+            if (out / MODEL).exists():
+                continue
+            data = dataset(preset, seed)
+            mbta("collect", preset, "--seed", str(seed), "--out", data)
+            mbta("train", "--preset", preset, "--dataset", data, "--seed", str(seed),
+                 "--out", str(out.relative_to(ROOT)))  # fmt: skip
+
+
+def ship(presets: list[str]) -> None:
+    """Copy seed 0's parameters into the package, with a sidecar that a person can read."""
+    for preset in presets:
+        source, target = RUNS / f"{preset}-seed0" / MODEL, PARAMETERS / preset
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target / MODEL)
+        header = load_checkpoint(source, "skill model")
+        sidecar = {
+            "collect": f"mbta collect {preset} --seed 0 --out {dataset(preset, 0)}",
+            **header.provenance,
+            "config": header.config,
+        }
+        write_text(target / "provenance.json", json.dumps(sidecar, indent=2) + "\n")
+
+
+def evaluate(presets: list[str]) -> None:
+    """Evaluate the shipped parameters with every planner, and each seed with CEM."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for preset in presets:
+        rows = [("shipped", planner, []) for planner in ("cem", "prior", "random")]
+        rows += [
+            (f"seed {seed}", "cem", ["--checkpoint", f"runs/{preset}-seed{seed}"])
+            for seed in SEEDS[1:]
+        ]
+        for name, planner, options in rows:
+            arguments = ["evaluate", "--preset", preset, *options, "--episodes", str(EPISODES),
+                         "--seed", str(TEST_SEED), "--planner", planner]  # fmt: skip
+            outcome = json.loads(mbta(*arguments, "--json"))
+            results[f"{preset}, {name}, {planner}"] = outcome | {
+                "parameters": name,
+                "command": "mbta " + shlex.join(arguments),
+                "date": date.today().isoformat(),
+                "machine": f"{platform.machine()}, one thread",
+            }
+            write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+HEAD = """# Results
+
+`scripts/reproduce.py` wrote every figure on this page from what `mbta evaluate` printed.
+{episodes} tasks a row, start and goal in random cells. The tasks' seed is {seed}; nothing was
+developed on it. An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
+simulator's `info["success"]`: within 0.45 map units of the goal. The interval is Wilson's, 95 %.
+*Steps* and *path* are means over the successes; *path* is the walked length over that of the
+shortest way. *Decision* is the median planning time of one episode, when all episodes plan in one
+batch on one thread.
+
+*shipped* are the parameters in the package (training seed 0). *seed 1* and *seed 2* are fresh runs
+of `collect` and `train`, with data and training of that seed.
+
+"""
+
+
+def page() -> str:
+    """The results page, in Markdown."""
+    results = json.loads(RESULTS.read_text())
+    lines = [HEAD.format(episodes=EPISODES, seed=TEST_SEED)]
+    for preset in MAZES:
+        rows = [row for row in results.values() if row["preset"] == preset]
+        lines += [f"## {preset}", "", TABLE_HEAD]
+        lines += [table_row(row) for row in rows]
+        lines += ["", "Commands:", "", "```bash", *(row["command"] for row in rows), "```", ""]
+        lines += [sidecar(preset), ""]
+    return "\n".join(lines)
+
+
+COLUMNS = (
+    "parameters", "planner", "successes", "rate", "95 % interval", "steps", "path", "decision",
+    "failures", "date",
+)  # fmt: skip
+TABLE_HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def table_row(row: dict) -> str:
+    low, high = row["ci95"]
+    steps = "–" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
+    path = "–" if row["path_ratio"] is None else f"{row['path_ratio']:.2f}"
+    failures = ", ".join(f"{count} {cause}" for cause, count in row["failures"].items()) or "none"
+    return (
+        f"| {row['parameters']} | {row['planner']} | {row['successes']} of {row['episodes']} "
+        f"| {row['success_rate']:.2f} | {low:.2f} to {high:.2f} | {steps} | {path} "
+        f"| {row['plan_ms_median']:.0f} ms | {failures} | {row['date']} |"
+    )
+
+
+def sidecar(preset: str) -> str:
+    """Where the shipped parameters of a preset come from, in words."""
+    made = json.loads((PARAMETERS / preset / "provenance.json").read_text())
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return (
+        f"The shipped parameters were made by `{made['collect']}` and `{made['command']}` "
+        f"(data digest {made['data']}) in {made['seconds']:.0f} s of training on "
+        f"{made['threads']} thread, with {versions}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("step", choices=("train", "ship", "evaluate", "page"))
+    parser.add_argument("--presets", nargs="+", default=list(MAZES), choices=MAZES)
+    arguments = parser.parse_args()
+    if arguments.step == "page":
+        write_text(PAGE, page())
+    else:
+        {"train": train, "ship": ship, "evaluate": evaluate}[arguments.step](arguments.presets)
