@@ -100,10 +100,13 @@ class PlannerConfig:
     """How to plan with skills.
 
     plan_length: L skills. replan_every: H steps of a skill are carried out before the next plan.
-    cost: squared distance to the goal, the smallest along the plan ("min") or at its end ("final").
-    epsilon_penalty: times the mean of ε² over the plan, which keeps skills inside the prior.
-    variance_penalty: times the mean variance of p_ψ's map position, which avoids the unknown.
-    support_penalty: times −log σ(c(s)) of each state passed, which avoids states unlike the data.
+    cost: squared distance to the goal, read where it is smallest along the plan ("min") or at the
+    plan's end ("final"). To it come the penalties of all skills up to there (or of all, where a
+    cost function of one's own is given):
+    epsilon_penalty: times the mean of ε² over its dimensions, which keeps skills inside the prior.
+    variance_penalty: times the variance of p_ψ's map position, which avoids the uncertain.
+    support_penalty: times −log σ(c(s)) of the state reached, which avoids states unlike the data.
+    time_penalty: a constant for each skill, which prefers the sooner of two ways.
     warm_std: the search begins at this std where the last plan is taken up again; 1 without.
     """
 

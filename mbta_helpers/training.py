@@ -328,7 +328,8 @@ class Trainer:
 
     def _header(self) -> dict:
         sizes = {name: getattr(self.model.config, name) for name in ("state_dim", "action_dim")}
-        return {"training": asdict(self.config), **sizes}
+        # As JSON gives it back, so that a header that was read compares equal.
+        return json.loads(json.dumps({"training": asdict(self.config), **sizes}))
 
     def save_model(self, out: Path, command: str) -> None:
         """Write the parameters with what made them."""

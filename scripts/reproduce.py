@@ -165,3 +165,7 @@ def main() -> None:
         write_text(PAGE, page())
     else:
         {"train": train, "ship": ship, "evaluate": evaluate}[arguments.step](arguments.presets)
+
+
+if __name__ == "__main__":
+    main()
