@@ -20,6 +20,8 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from minari.storage import get_dataset_path
+
 from mbta_helpers.checkpoints import load_checkpoint, write_text
 from mbta_helpers.presets import PARAMETERS
 from mbta_helpers.training import MODEL
@@ -47,13 +49,14 @@ def dataset(maze: str, seed: int) -> str:
 
 def train(presets: list[str]) -> None:
     """Collect and train anew for each seed; what is there already is kept."""
-    for preset in presets:
-        for seed in SEEDS:
+    for seed in SEEDS:
+        for preset in presets:
             out = RUNS / f"{preset}-seed{seed}"
             if (out / MODEL).exists():
                 continue
             data = dataset(preset, seed)
-            mbta("collect", preset, "--seed", str(seed), "--out", data)
+            if not (get_dataset_path(data) / "data").exists():
+                mbta("collect", preset, "--seed", str(seed), "--out", data)
             mbta("train", "--preset", preset, "--dataset", data, "--seed", str(seed),
                  "--out", str(out.relative_to(ROOT)))  # fmt: skip
 
