@@ -188,7 +188,7 @@ def model():
     return small_model()
 
 
-def some_plans(problems=2, candidates=5, length=3, seed=0):
+def some_plans(problems=2, candidates=5, length=4, seed=0):
     """States, goals and whitened skills."""
     generator = seeded(seed)
     state = torch.randn(problems, STATE, generator=generator, dtype=torch.float64)
@@ -227,7 +227,7 @@ def test_imagine_equals_a_plain_loop(model):
 def planner_of(model, custom=None, **settings):
     """A planner of which every setting is stated; T is 20."""
     explicit = {
-        "plan_length": 3,
+        "plan_length": 4,
         "replan_every": 20,
         "cost": "min",
         "epsilon_penalty": 0.0,
@@ -317,7 +317,7 @@ def test_custom_cost_takes_the_place_of_the_distance(model):
 
     planner = planner_of(model, custom=highest)
     costs = planner.evaluate(state, goal, epsilon)
-    assert calls[0][0] == (2, 5, 4, STATE) and torch.equal(calls[0][1], goal)
+    assert calls[0][0] == (2, 5, 5, STATE) and torch.equal(calls[0][1], goal)
     for p in range(2):
         for k in range(5):
             path = loop(model, state[p], epsilon[p, k])[0]
@@ -345,7 +345,7 @@ def test_a_plan_is_consistent_with_itself(model):
 def test_planning_side_by_side_equals_one_by_one(model, monkeypatch):
     state, goal, _ = some_plans(problems=3)
     planner = planner_of(model)
-    shape = (3, 30, 3, SKILL)
+    shape = (3, 30, 4, SKILL)
     draws = [torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i in range(4)]
     replay(monkeypatch, draws)
     together = planner.plan(state, goal, seeded())
@@ -399,7 +399,7 @@ def random_search(length=4) -> SearchState:
 
 def test_warm_start_after_a_whole_skill_drops_it(model):
     search = random_search()
-    mean, std = planner_of(model, plan_length=4, warm_std=0.6).shift(search)
+    mean, std = planner_of(model, warm_std=0.6).shift(search)
     assert torch.equal(mean[:, :-1], search.best[:, 1:])
     assert (mean[:, -1] == 0).all(), "the end of the plan comes from the prior"
     assert (std == 0.6).all() and std.shape == search.best.shape
@@ -407,7 +407,7 @@ def test_warm_start_after_a_whole_skill_drops_it(model):
 
 def test_warm_start_in_the_middle_of_a_skill_moves_part_of_the_way(model):
     search = random_search()
-    mean, _ = planner_of(model, plan_length=4, replan_every=5).shift(search)
+    mean, _ = planner_of(model, replan_every=5).shift(search)
     for number in range(4):
         following = search.best[:, number + 1] if number < 3 else torch.zeros(2, SKILL)
         expected = 0.75 * search.best[:, number] + 0.25 * following
@@ -428,7 +428,7 @@ def test_warm_start_is_used_only_if_it_is_wanted(model, warm):
 def test_a_new_search_begins_at_the_prior(model):
     state, _, _ = some_plans()
     mean, std = planner_of(model).first_search(2, state)
-    assert mean.shape == std.shape == (2, 3, SKILL)
+    assert mean.shape == std.shape == (2, 4, SKILL)
     assert (mean == 0).all() and (std == 1).all() and mean.dtype == state.dtype
 
 

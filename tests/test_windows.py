@@ -60,6 +60,13 @@ def test_all_episodes_by_default():
     assert len(windows) == 3 + 0 + 7
 
 
+def test_idle_windows_are_dropped():
+    transitions = numbered_transitions([6])
+    transitions.states[:, :2] = np.array([[0, 0], [0, 0], [0, 1], [0, 3], [0, 3], [0, 3], [0, 4]])
+    windows = Windows(transitions, 2, min_displacement=1.0)  # moves 1, 3, 2, 0 and 1
+    assert windows.state_index.tolist() == [0, 1, 2, 4]
+
+
 def test_window_is_one_step_longer_in_states():
     transitions = numbered_transitions([4, 6])
     windows = Windows(transitions, 4)

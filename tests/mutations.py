@@ -1,0 +1,665 @@
+"""Small mistakes in the mathematics, and the tests that must fail for each of them.
+
+Run it to see what catches what:  python tests/mutations.py [NAME ...]
+
+Each mutation replaces one piece of text, which must occur exactly once in its file, in a copy of
+the package, and runs the named tests against that copy. Torch, the simulator and pytest are loaded
+once; a child process is forked for every mutation and imports the changed package anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+PACKAGE = ROOT / "mbta_helpers"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change, and the tests that must fail: test_FILE.py's name without both ends, "::", test."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def mutation(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
+    return Mutation(name, file, old, new, tests)
+
+
+OBJECTIVES = [
+    mutation(
+        "KL: the scales are swapped",
+        "objectives.py",
+        "ratio = (q.scale / p.scale).square()",
+        "ratio = (p.scale / q.scale).square()",
+        "objectives::test_kl_is_not_symmetric_and_vanishes_only_at_equality",
+        "objectives::test_terms_equal_torch_distributions",
+    ),
+    mutation(
+        "KL: the means are apart in units of q",
+        "objectives.py",
+        "((q.loc - p.loc) / p.scale).square()",
+        "((q.loc - p.loc) / q.scale).square()",
+        "objectives::test_terms_equal_torch_distributions",
+    ),
+    mutation(
+        "KL: sign of the logarithm",
+        "objectives.py",
+        "shift - 1.0 - ratio.log()",
+        "shift - 1.0 + ratio.log()",
+        "objectives::test_kl_is_not_symmetric_and_vanishes_only_at_equality",
+    ),
+    mutation(
+        "KL: no half",
+        "objectives.py",
+        "return 0.5 * (ratio",
+        "return (ratio",
+        "objectives::test_terms_equal_torch_distributions",
+        "objectives::test_linear_gaussian_elbo_is_evidence_minus_divergence",
+    ),
+    mutation(
+        "E-step: KL the other way round",
+        "objectives.py",
+        "kl = gaussian_kl(q, model.prior(batch.first)).sum(-1)  # (B,)",
+        "kl = gaussian_kl(model.prior(batch.first), q).sum(-1)",
+        "objectives::test_linear_gaussian_e_step_aims_at_the_posterior_without_the_world_model",
+    ),
+    mutation(
+        "E-step: the policy is evaluated without gradients",
+        "objectives.py",
+        "return (beta * kl - action_log_likelihood(model.policy, batch, z)).mean()",
+        "with torch.no_grad():\n"
+        "        action = action_log_likelihood(model.policy, batch, z)\n"
+        "    return (beta * kl - action).mean()",
+        "objectives::test_e_step_gradient_is_the_derivative_through_z",
+        "objectives::test_e_step_gradient_is_more_than_that_of_the_divergence",
+    ),
+    mutation(
+        "E-step: z is detached",
+        "objectives.py",
+        "return (beta * kl - action_log_likelihood(model.policy, batch, z)).mean()",
+        "return (beta * kl - action_log_likelihood(model.policy, batch, z.detach())).mean()",
+        "objectives::test_e_step_gradient_is_the_derivative_through_z",
+    ),
+    mutation(
+        "E-step: the world model is in it",
+        "objectives.py",
+        "return (beta * kl - action_log_likelihood(model.policy, batch, z)).mean()",
+        "state = model.world_model(batch.first, z).log_prob(batch.last).sum(-1)\n"
+        "    return (beta * kl - action_log_likelihood(model.policy, batch, z) - state).mean()",
+        "objectives::test_e_step_does_not_know_the_world_model",
+        "objectives::test_only_the_state_term_sees_s_T",
+    ),
+    mutation(
+        "E-step: sign of the policy's term",
+        "objectives.py",
+        "return (beta * kl - action_log_likelihood(",
+        "return (beta * kl + action_log_likelihood(",
+        "objectives::test_linear_gaussian_e_step_aims_at_the_posterior_without_the_world_model",
+    ),
+    mutation(
+        "M-step: the posterior moves too",
+        "objectives.py",
+        "with torch.no_grad():\n        q = model.posterior",
+        "with torch.enable_grad():\n        q = model.posterior",
+        "objectives::test_m_step_holds_the_posterior_fixed",
+    ),
+    mutation(
+        "one pass: the world model's gradient reaches the posterior",
+        "objectives.py",
+        "state=model.world_model(batch.first, z.detach())",
+        "state=model.world_model(batch.first, z)",
+        "objectives::test_e_step_does_not_know_the_world_model",
+        "objectives::test_one_pass_gradients_at_one_point",
+    ),
+    mutation(
+        "one pass: z is detached for the policy",
+        "objectives.py",
+        "action=action_log_likelihood(model.policy, batch, z),\n"
+        "        state=model.world_model(batch.first, z.detach())",
+        "action=action_log_likelihood(model.policy, batch, z.detach()),\n"
+        "        state=model.world_model(batch.first, z.detach())",
+        "objectives::test_one_pass_gradients_at_one_point",
+    ),
+    mutation(
+        "likelihood: mean over the steps",
+        "objectives.py",
+        ".log_prob(batch.actions).sum((1, 2))",
+        ".log_prob(batch.actions).mean((1, 2))",
+        "objectives::test_action_likelihood_sums_over_steps_and_dimensions",
+    ),
+    mutation(
+        "likelihood: sum over the wrong axis",
+        "objectives.py",
+        ".log_prob(batch.actions).sum((1, 2))",
+        ".log_prob(batch.actions).sum((0, 2))",
+        "objectives::test_action_likelihood_sums_over_steps_and_dimensions",
+    ),
+    mutation(
+        "ELBO: the divergence is added",
+        "objectives.py",
+        "self.action + self.state - beta * self.kl",
+        "self.action + self.state + beta * self.kl",
+        "objectives::test_elbo_is_action_plus_state_minus_beta_kl",
+        "objectives::test_beta_weighs_the_divergence_and_nothing_else",
+    ),
+    mutation(
+        "ELBO: β is forgotten",
+        "objectives.py",
+        "self.action + self.state - beta * self.kl",
+        "self.action + self.state - self.kl",
+        "objectives::test_elbo_is_action_plus_state_minus_beta_kl",
+        "objectives::test_beta_weighs_the_divergence_and_nothing_else",
+    ),
+    mutation(
+        "ELBO: variance for standard deviation in z",
+        "objectives.py",
+        'for one sample of z; noise: (B, Z)."""\n'
+        "    q = model.posterior(batch.before, batch.actions)\n"
+        "    z = q.loc + q.scale * noise",
+        'for one sample of z; noise: (B, Z)."""\n'
+        "    q = model.posterior(batch.before, batch.actions)\n"
+        "    z = q.loc + q.scale.square() * noise",
+        "objectives::test_linear_gaussian_elbo_is_evidence_minus_divergence",
+        "objectives::test_terms_equal_torch_distributions",
+    ),
+    mutation(
+        "support: the labels are swapped",
+        "objectives.py",
+        "softplus(-support(state)) + softplus(support(elsewhere))",
+        "softplus(support(state)) + softplus(-support(elsewhere))",
+        "objectives::test_support_loss_is_the_cross_entropy_of_a_classifier",
+    ),
+]
+
+WINDOWS = [
+    mutation(
+        "s_T is one step early",
+        "windows.py",
+        "return self.states[:, -1]",
+        "return self.states[:, -2]",
+        "windows::test_window_is_one_step_longer_in_states",
+    ),
+    mutation(
+        "the states are those after the actions",
+        "windows.py",
+        "return self.states[:, :-1]",
+        "return self.states[:, 1:]",
+        "windows::test_window_is_one_step_longer_in_states",
+        "objectives::test_only_the_state_term_sees_s_T",
+    ),
+    mutation(
+        "ends: the last state is one step early",
+        "windows.py",
+        "self._states[first + self.window_length]",
+        "self._states[first + self.window_length - 1]",
+        "networks::test_normaliser_against_numpy",
+    ),
+    mutation(
+        "a window reaches into the next episode",
+        "windows.py",
+        "(lengths - window_length) // stride + 1, 0)",
+        "(lengths - window_length) // stride + 2, 0)",
+        "windows::test_all_episodes_by_default",
+        "training::test_no_state_is_on_both_sides_of_the_split",
+    ),
+    mutation(
+        "an episode's last window is left out",
+        "windows.py",
+        "(lengths - window_length) // stride + 1, 0)",
+        "(lengths - window_length) // stride, 0)",
+        "windows::test_all_episodes_by_default",
+    ),
+    mutation(
+        "actions are counted like states",
+        "windows.py",
+        "np.repeat(transitions.action_starts[episodes], count)",
+        "np.repeat(transitions.state_starts[episodes], count)",
+        "windows::test_window_is_one_step_longer_in_states",
+    ),
+    mutation(
+        "states are counted like actions",
+        "datasets.py",
+        "return self.action_starts + np.arange(len(self.lengths))",
+        "return self.action_starts",
+        "windows::test_window_is_one_step_longer_in_states",
+    ),
+    mutation(
+        "the windows that move are dropped",
+        "windows.py",
+        "keep = moved >= min_displacement",
+        "keep = moved < min_displacement",
+        "windows::test_idle_windows_are_dropped",
+    ),
+    mutation(
+        "an episode is on both sides of the split",
+        "windows.py",
+        "return np.sort(order[count:])",
+        "return np.sort(order[count - 1 :])",
+        "training::test_no_state_is_on_both_sides_of_the_split",
+    ),
+]
+
+NETWORKS = [
+    mutation(
+        "the backward direction has seen one step",
+        "networks.py",
+        "seen = torch.cat([final[-2], final[-1]], -1)",
+        "seen = self.gru(torch.cat([features, actions], -1))[0][:, -1]",
+        "networks::test_each_direction_of_the_posterior_sees_the_whole_window",
+        "networks::test_posterior_equals_its_equations",
+    ),
+    mutation(
+        "the forward direction is read twice",
+        "networks.py",
+        "seen = torch.cat([final[-2], final[-1]], -1)",
+        "seen = torch.cat([final[-2], final[-2]], -1)",
+        "networks::test_posterior_equals_its_equations",
+    ),
+    mutation(
+        "the world model's mean is no difference",
+        "networks.py",
+        "return state + self.normaliser.delta_std * self.heads.mean(self.features(state, z))",
+        "return self.normaliser.delta_std * self.heads.mean(self.features(state, z))",
+        "networks::test_world_model_predicts_a_difference",
+        "networks::test_world_model_mean_is_the_mean_of_its_distribution",
+    ),
+    mutation(
+        "the world model's spread is not in map units",
+        "networks.py",
+        "scale * self.heads.std(features)",
+        "self.heads.std(features)",
+        "networks::test_policy_world_model_and_prior_equal_their_equations",
+    ),
+    mutation(
+        "standard deviations pass their bound",
+        "networks.py",
+        "self.min_std + (self.max_std - self.min_std) * self.std_head",
+        "self.min_std + self.max_std * self.std_head",
+        "networks::test_standard_deviations_stay_inside_their_bounds",
+    ),
+    mutation(
+        "the normaliser multiplies",
+        "networks.py",
+        "(state - self.mean) / self.std",
+        "(state - self.mean) * self.std",
+        "networks::test_normaliser_against_numpy",
+    ),
+    mutation(
+        "displacements are measured about their mean",
+        "networks.py",
+        "(last - first).square().mean(0).sqrt()",
+        "(last - first).std(0)",
+        "networks::test_normaliser_against_numpy",
+    ),
+]
+
+PLANNING = [
+    mutation(
+        "elites are taken from the wrong end",
+        "planning.py",
+        "largest=False",
+        "largest=True",
+        "planning::test_cem_finds_known_optima_of_several_problems",
+        "planning::test_update_takes_the_cheapest_and_keeps_a_part_of_the_old",
+    ),
+    mutation(
+        "the best so far is forgotten",
+        "planning.py",
+        "candidates[:, 0] = best",
+        "candidates[:, 0] = mean",
+        "planning::test_best_so_far_is_never_lost",
+    ),
+    mutation(
+        "the search takes variances for standard deviations",
+        "planning.py",
+        "elites.std(1)",
+        "elites.var(1)",
+        "planning::test_update_takes_the_cheapest_and_keeps_a_part_of_the_old",
+    ),
+    mutation(
+        "momentum weighs the new mean",
+        "planning.py",
+        "mean = config.momentum * mean + (1 - config.momentum) * elites.mean(1)",
+        "mean = (1 - config.momentum) * mean + config.momentum * elites.mean(1)",
+        "planning::test_update_takes_the_cheapest_and_keeps_a_part_of_the_old",
+    ),
+    mutation(
+        "noise is drawn once for all problems",
+        "planning.py",
+        "std[:, None] * noise.to(mean)",
+        "std[:, None] * noise[:1].to(mean)",
+        "planning::test_a_batch_of_problems_is_the_same_as_one_by_one",
+    ),
+    mutation(
+        "the warm start is not shifted",
+        "planning.py",
+        "after = torch.cat([search.best[:, 1:],",
+        "after = torch.cat([search.best[:, :-1],",
+        "planning::test_warm_start_after_a_whole_skill_drops_it",
+    ),
+    mutation(
+        "the shift takes the rest for the part",
+        "planning.py",
+        "mean = (1 - fraction) * search.best + fraction * after",
+        "mean = fraction * search.best + (1 - fraction) * after",
+        "planning::test_warm_start_in_the_middle_of_a_skill_moves_part_of_the_way",
+    ),
+    mutation(
+        "skills are whitened with the variance",
+        "planning.py",
+        "z = prior.loc + prior.scale * whitened",
+        "z = prior.loc + prior.scale.square() * whitened",
+        "planning::test_imagine_equals_a_plain_loop",
+    ),
+    mutation(
+        "every skill comes from the first state's prior",
+        "planning.py",
+        "prior = model.prior(current)",
+        "prior = model.prior(path[0])",
+        "planning::test_imagine_equals_a_plain_loop",
+    ),
+    mutation(
+        "the smallest and the final cost are swapped",
+        "planning.py",
+        'if config.cost == "final" else',
+        'if config.cost != "final" else',
+        "planning::test_cost_is_the_smallest_or_the_last_distance",
+    ),
+    mutation(
+        "the current state counts, the last one does not",
+        "planning.py",
+        "path[:, :, 1:, :2] - goal",
+        "path[:, :, :-1, :2] - goal",
+        "planning::test_distance_counts_no_step_before_the_first_skill",
+    ),
+    mutation(
+        "standard deviation for variance in the penalty",
+        "planning.py",
+        "outcome.scale[..., :2].square().mean(-1)",
+        "outcome.scale[..., :2].mean(-1)",
+        "planning::test_variance_penalty_is_the_variance_of_the_predicted_position",
+    ),
+    mutation(
+        "ε is penalised by its first power",
+        "planning.py",
+        "epsilon.square().mean(-1)",
+        "epsilon.abs().mean(-1)",
+        "planning::test_epsilon_penalty_is_the_mean_square_of_epsilon_a_skill",
+        "planning::test_penalised_plan_equals_the_closed_form",
+    ),
+    mutation(
+        "states like the data are avoided",
+        "planning.py",
+        "risk - config.support_penalty * logsigmoid",
+        "risk + config.support_penalty * logsigmoid",
+        "planning::test_support_penalty_is_minus_the_log_probability_of_each_state_passed",
+    ),
+]
+
+TRAINING = [
+    mutation(
+        "the M-step updates the posterior",
+        "training.py",
+        "self._descend(generative, loss)",
+        "self._descend(posterior, loss)",
+        "training::test_updates_equal_the_algorithm_written_out",
+    ),
+    mutation(
+        "the normaliser is fitted on the held-out episodes",
+        "training.py",
+        "self.model.normaliser.fit(self.windows)",
+        "self.model.normaliser.fit(self.held_out)",
+        "training::test_normaliser_knows_the_training_split_only",
+    ),
+    mutation(
+        "β is late by one update",
+        "training.py",
+        "(self.update + 1) / max(self.config.beta_warmup, 1)",
+        "self.update / max(self.config.beta_warmup, 1)",
+        "training::test_beta_warms_up_in_a_line",
+    ),
+    mutation(
+        "the learning rate rises where it should fall",
+        "training.py",
+        "0.5 * (1 + math.cos(",
+        "0.5 * (1 - math.cos(",
+        "training::test_one_cycle_rises_in_a_line_and_falls_as_a_cosine",
+    ),
+    mutation(
+        "settled windows lead backwards",
+        "training.py",
+        "self.first, self.last = windows.ends(",
+        "self.last, self.first = windows.ends(",
+        "training::test_settled_windows_hold_the_posterior_of_their_own_window",
+    ),
+    mutation(
+        "testing draws from the run's generator",
+        "training.py",
+        "generator = torch.Generator().manual_seed(self.seed)\n        terms = []",
+        "generator = self.generator\n        terms = []",
+        "training::test_testing_does_not_disturb_the_run",
+    ),
+    mutation(
+        "a resumed run draws other numbers",
+        "training.py",
+        'self.generator.set_state(tensors["generator"])',
+        'tensors["generator"]',
+        "training::test_a_resumed_run_equals_one_that_was_not_stopped",
+    ),
+    mutation(
+        "a resumed run begins with fresh optimisers",
+        "training.py",
+        'optimiser.load_state_dict(optimiser.state_dict() | {"state": state})',
+        "pass",
+        "training::test_a_resumed_run_equals_one_that_was_not_stopped",
+    ),
+]
+
+EVALUATION = [
+    mutation(
+        "Wilson: a wrong constant under the root",
+        "evaluation.py",
+        "spread / (4 * trials)",
+        "spread / (2 * trials)",
+        "evaluation::test_wilson_interval_solves_its_equation",
+        "evaluation::test_wilson_interval_has_the_values_of_the_literature",
+    ),
+    mutation(
+        "steps are counted from zero",
+        "evaluation.py",
+        "steps[running[success[running]]] = now + 1",
+        "steps[running[success[running]]] = now",
+        "evaluation::test_paths_lead_from_start_to_goal",
+    ),
+    mutation(
+        "an episode carries out its neighbour's decision",
+        "evaluation.py",
+        "decision = decision[torch.from_numpy(~success[running])]",
+        "decision = decision[: int((~success[running]).sum())]",
+        "evaluation::test_decisions_are_made_on_time_and_for_those_who_run",
+    ),
+    mutation(
+        "an episode takes up its neighbour's plan",
+        "evaluation.py",
+        "np.isin(self._running, running)",
+        "np.arange(len(self._running)) < len(running)",
+        "evaluation::test_planning_agent_takes_up_each_episode_s_own_search",
+    ),
+    mutation(
+        "the start of a path moves with the point",
+        "evaluation.py",
+        "[state[:2].copy()]",
+        "[state[:2]]",
+        "evaluation::test_paths_lead_from_start_to_goal",
+    ),
+]
+
+CHECKPOINTS = [
+    mutation(
+        "the checksum does not see the numbers",
+        "checkpoints.py",
+        "content.update(tensor.flatten().view(torch.uint8).numpy().tobytes())",
+        "content.update(tensor.numpy().tobytes()[:0])",
+        "checkpoints::test_a_changed_number_is_noticed",
+    ),
+    mutation(
+        "the checksum does not see the configuration",
+        "checkpoints.py",
+        'if name != "sha256"',
+        'if name not in ("sha256", "config")',
+        "checkpoints::test_a_changed_header_is_noticed",
+    ),
+    mutation(
+        "the old file is written over",
+        "checkpoints.py",
+        "partial.write_bytes(content)",
+        "path.write_bytes(content)",
+        "checkpoints::test_a_full_disk_leaves_the_old_file",
+    ),
+    mutation(
+        "a newer format is read as if it were known",
+        "checkpoints.py",
+        'header["format"] <= FORMAT',
+        'header["format"] >= FORMAT',
+        "checkpoints::test_a_newer_format_asks_for_a_newer_package",
+    ),
+]
+
+MUTATIONS = [
+    *OBJECTIVES,
+    *WINDOWS,
+    *NETWORKS,
+    *PLANNING,
+    *TRAINING,
+    *EVALUATION,
+    *CHECKPOINTS,
+]
+
+
+def named_tests(mutations: Iterable[Mutation]) -> list[str]:
+    """Every test that some mutation names, once."""
+    return list(dict.fromkeys(test for each in mutations for test in each.tests))
+
+
+def occurrences(mutation: Mutation) -> int:
+    """How often the text to replace is in the package's file."""
+    return (PACKAGE / mutation.file).read_text(encoding="utf-8").count(mutation.old)
+
+
+def copy_package(folder: Path, mutation: Mutation | None) -> None:
+    """The package's source in a folder, with the mutation in it."""
+    ignored = shutil.ignore_patterns("__pycache__", "parameters")
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
+    if mutation is not None:
+        path = folder / PACKAGE.name / mutation.file
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+
+
+class Outcomes:
+    """A plugin of pytest that notes which tests failed: the call itself, not its fixtures."""
+
+    def __init__(self):
+        self.failed: list[str] = []
+        self.broken: list[str] = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            where = self.failed if report.when == "call" else self.broken
+            file, _, test = report.nodeid.partition("::")
+            name = f"{Path(file).stem.removeprefix('test_')}::{test.partition('[')[0]}"
+            if name not in where:
+                where.append(name)
+
+
+def in_child(mutation: Mutation | None, tests: list[str], folder: Path) -> dict:
+    """Run tests in a child process against a copy of the package; which of them failed."""
+    copy_package(folder, mutation)
+    answer = folder / "answer.json"
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            with (folder / "output.txt").open("w") as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                os.chdir(folder)
+                answer.write_text(json.dumps(_pytest(tests, folder)))
+                code = 0
+        finally:
+            os._exit(code)
+    os.waitpid(child, 0)
+    output = (folder / "output.txt").read_text(errors="replace")
+    if not answer.exists():
+        return {"exit": None, "failed": [], "broken": [], "output": output[-3000:]}
+    return json.loads(answer.read_text()) | {"output": output[-3000:]}
+
+
+def _pytest(tests: list[str], folder: Path) -> dict:
+    import pytest
+
+    sys.path.insert(0, str(folder))
+    import mbta_helpers
+
+    assert Path(mbta_helpers.__file__).is_relative_to(folder), mbta_helpers.__file__
+    outcomes = Outcomes()
+    files = [test.split("::") for test in tests]
+    code = pytest.main(
+        [
+            *(f"{TESTS}/test_{file}.py::{test}" for file, test in files),
+            *("-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")),
+            *("--rootdir", str(ROOT), "--basetemp", str(folder / "temporary")),
+        ],
+        plugins=[outcomes],
+    )
+    return {"exit": int(code), "failed": outcomes.failed, "broken": outcomes.broken}
+
+
+def preload() -> None:
+    """Everything that takes long to import and is not the package."""
+    import contextlib
+    import io
+    import warnings
+
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import gymnasium_robotics  # noqa: F401
+        import hypothesis  # noqa: F401
+        import minari  # noqa: F401
+        import pytest  # noqa: F401
+        import safetensors.torch  # noqa: F401
+        import torch
+        import torch._dynamo
+        import tqdm.auto  # noqa: F401
+    torch.set_num_threads(1)
+
+
+def main(names: list[str]) -> None:
+    """Try the mutations; a line of JSON for each, the unchanged package first."""
+    chosen = [each for each in MUTATIONS if not names or each.name in names]
+    preload()
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        runs = [("unchanged", None, named_tests(chosen))]
+        runs += [(each.name, each, list(each.tests)) for each in chosen if occurrences(each) == 1]
+        for number, (name, each, tests) in enumerate(runs):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            print(json.dumps({"name": name} | in_child(each, tests, place)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
