@@ -29,6 +29,8 @@ from mbta_helpers.training import MODEL
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
 RESULTS = ROOT / "book" / "results.json"
+BASELINES = ROOT / "book" / "baselines.json"  # written by scripts/baseline_results.py
+ABLATIONS = ROOT / "book" / "ablations.json"  # written by scripts/ablate.py
 PAGE = ROOT / "book" / "results.md"
 MAZES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
 SEEDS = (0, 1, 2)
@@ -116,17 +118,48 @@ of `collect` and `train`, with data and training of that seed.
 
 def page() -> str:
     """The results page, in Markdown."""
-    results = json.loads(RESULTS.read_text())
+    results = list(json.loads(RESULTS.read_text()).values())
+    baselines = [
+        {"parameters": "trained anew", "planner": row["name"], "preset": row["maze"]} | row
+        for row in json.loads(BASELINES.read_text()).values()
+        if row["kind"] == "baseline"
+    ]
     lines = [HEAD.format(episodes=EPISODES, seed=TEST_SEED)]
     for preset in MAZES:
-        rows = [row for row in results.values() if row["preset"] == preset]
-        lines += [f"## {preset}", "", TABLE_HEAD]
-        lines += [table_row(row) for row in rows]
-        lines += ["", "Commands:", "", "```bash", *(row["command"] for row in rows), "```", ""]
-        lines += [sidecar(preset), ""]
-    return "\n".join(lines)
+        rows = [row for row in results + baselines if row["preset"] == preset]
+        commands = sorted({row["command"] for row in rows})
+        lines += [f"## {preset}", "", TABLE_HEAD, *map(table_row, rows), ""]
+        lines += ["Commands:", "", "```bash", *commands, "```", "", sidecar(preset), ""]
+    return "\n".join(lines + ablation_lines())
 
 
+def ablation_lines() -> list[str]:
+    """What each part of the recipe is worth, as lines of Markdown."""
+    study = json.loads(ABLATIONS.read_text())
+    lines = [
+        "## What each part is worth",
+        "",
+        f"{study['preset']}, training seed {study['seed']}, {ABLATION_NOTE}",
+        f"Tasks of seed {study['task_seed']}; `{study['command']}`, {study['date']}.",
+        "",
+        "| variant | imagined moves that cross a wall | successes | 95 % interval | steps |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in study["rows"].items():
+        low, high = row["ci95"]
+        steps = "–" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
+        lines.append(
+            f"| {name} | {100 * row['wall_crossings']:.1f} % | {row['successes']} of "
+            f"{row['episodes']} | {low:.2f} to {high:.2f} | {steps} |"
+        )
+    return [*lines, ""]
+
+
+ABLATION_NOTE = (
+    "one run a variant. Imagined moves are those of eight skills drawn from the prior, one after "
+    "the other, from states of the data; the world model has no map, so a move through a wall is "
+    "one that it believes in."
+)
 COLUMNS = (
     "parameters", "planner", "successes", "rate", "95 % interval", "steps", "path", "decision",
     "failures", "date",
