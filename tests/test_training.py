@@ -238,7 +238,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
 # -- stopping and going on --------------------------------------------------------------------
 
 
-not_yet = pytest.mark.xfail(reason="load_state compares a tuple with JSON's list")
+no_metrics_yet = pytest.mark.xfail(reason="load_state reads metrics that no update has written")
+early = [pytest.param(0, marks=no_metrics_yet), pytest.param(3, marks=no_metrics_yet)]
 
 
 def metrics_of(out) -> list[dict]:
@@ -288,8 +289,7 @@ def stopped(trainer, out):
     assert (out / TRAINING_STATE).exists() and not (out / MODEL).exists()
 
 
-@not_yet
-@pytest.mark.parametrize("update", [0, 3, 13, 24, 31])  # updates 24 to 39 settle
+@pytest.mark.parametrize("update", [*early, 13, 24, 31])  # updates 24 to 39 settle
 @pytest.mark.parametrize("method", ["one-pass", "em"])
 def test_a_resumed_run_equals_one_that_was_not_stopped(
     data, uninterrupted, tmp_path, method, update
@@ -309,7 +309,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert resumed.test() == test
 
 
-@not_yet
+@pytest.mark.xfail(reason="what an update has drawn and moved so far is saved with it")
 @pytest.mark.parametrize("update", [7, 30])
 @pytest.mark.parametrize("method", ["one-pass", "em"])
 def test_an_interrupt_within_an_update_loses_nothing(data, uninterrupted, tmp_path, method, update):
@@ -325,7 +325,6 @@ def test_an_interrupt_within_an_update_loses_nothing(data, uninterrupted, tmp_pa
     assert metrics_of(out) == metrics
 
 
-@not_yet
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     data, uninterrupted, tmp_path, monkeypatch
 ):
@@ -346,7 +345,6 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     assert metrics_of(out) == uninterrupted["one-pass"][1]
 
 
-@not_yet
 def test_a_run_that_is_finished_stays_as_it_is(data, uninterrupted, tmp_path):
     out = tmp_path / "run"
     Trainer(tiny_config(), data, seed=4).run(out)
@@ -356,7 +354,6 @@ def test_a_run_that_is_finished_stays_as_it_is(data, uninterrupted, tmp_path):
     assert same(parameters(again), uninterrupted["one-pass"][0])
 
 
-@not_yet
 def test_only_the_same_run_is_resumed(data, tmp_path):
     out = tmp_path / "run"
     trainer = Trainer(tiny_config(), data, seed=4)
