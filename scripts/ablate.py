@@ -2,8 +2,8 @@
 
     python scripts/ablate.py
 
-Trains without the waves of the map position and without settling (training seed 0, the data of
-the shipped parameters), and plans without each penalty with the shipped ones. For every row: how
+Trains without the waves of the map position (training seed 0, the data of the shipped
+parameters), and changes the planner's cost and penalties with the shipped parameters. For every row: how
 often a straight line between two imagined states crosses a wall, over skills drawn from the prior,
 and success over TASKS tasks of a seed of their own.
 """
@@ -50,7 +50,6 @@ def main() -> None:
     maze = mazes.get_maze(preset.maze)
     transitions = datasets.play(maze, 200_000, SEED)
     plain = replace(preset.training, wavelengths=())
-    unsettled = replace(preset.training, settle_updates=0)
     shipped = presets.load_shipped(PRESET).model
     rows = {
         "as shipped": (preset.training, preset.planner),
@@ -64,7 +63,6 @@ def main() -> None:
         ),
         "cost at the plan's end": (preset.training, replace(preset.planner, cost="final")),
         "without waves of the position": (plain, preset.planner),
-        "without settling": (unsettled, replace(preset.planner, support_penalty=0.0)),
     }
     models = {preset.training: shipped}
     results = {"date": date.today().isoformat(), "command": "python scripts/ablate.py",

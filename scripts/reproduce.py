@@ -130,7 +130,24 @@ def page() -> str:
         commands = sorted({row["command"] for row in rows})
         lines += [f"## {preset}", "", TABLE_HEAD, *map(table_row, rows), ""]
         lines += ["Commands:", "", "```bash", *commands, "```", "", sidecar(preset), ""]
-    return "\n".join(lines + ablation_lines())
+    return "\n".join(lines + variant_lines() + ablation_lines())
+
+
+def variant_lines() -> list[str]:
+    """Changes of the planner on Medium, on tasks of another seed, as lines of Markdown."""
+    rows = [row for row in json.loads(BASELINES.read_text()).values() if row["kind"] == "variant"]
+    rows = [row | {"parameters": "shipped", "planner": row["name"]} for row in rows]
+    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
+    return [
+        "## Variants of the planner on Medium",
+        "",
+        f"Tasks of seed {seeds}. The first row is the planner as shipped on tasks other than those "
+        "above: hold it against the row above before you take 100 of 100 for certainty.",
+        "",
+        TABLE_HEAD,
+        *map(table_row, rows),
+        "",
+    ]
 
 
 def ablation_lines() -> list[str]:
