@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -299,15 +303,18 @@ class Trainer:
             unit="update",
         )
         try:
-            while self.update < self.config.total_updates:
-                metrics = self.step()
-                self.seconds = time.perf_counter() - begin
-                if self.update % RECORD_EVERY == 0 or self.update == self.config.total_updates:
-                    self._record(metrics | {"seconds": round(self.seconds, 2)}, out)
-                    bar.set_postfix(kl=f"{metrics['kl']:.1f}", state=f"{metrics['state']:.1f}")
-                if out is not None and self.update % CHECKPOINT_EVERY == 0:
-                    self.save_state(out)
-                bar.update()
+            with held_interrupts() as interrupts:
+                while self.update < self.config.total_updates:
+                    metrics = self.step()
+                    self.seconds = time.perf_counter() - begin
+                    if self.update % RECORD_EVERY == 0 or self.update == self.config.total_updates:
+                        self._record(metrics | {"seconds": round(self.seconds, 2)}, out)
+                        bar.set_postfix(kl=f"{metrics['kl']:.1f}", state=f"{metrics['state']:.1f}")
+                    if out is not None and self.update % CHECKPOINT_EVERY == 0:
+                        self.save_state(out)
+                    bar.update()
+                    if interrupts:
+                        raise KeyboardInterrupt
         except KeyboardInterrupt:
             if out is not None:
                 self.save_state(out)
@@ -388,7 +395,8 @@ class Trainer:
                     state.setdefault(int(number), {})[slot] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
         self.update, self.seconds = provenance["update"], provenance["seconds"]
-        lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
+        written = out / METRICS  # not there yet where the run was stopped before its first record
+        lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
         history = [json.loads(line) for line in lines if line.endswith("}")]
         self.history = [metrics for metrics in history if metrics["update"] <= self.update]
         with replacing(out / METRICS) as partial:
@@ -401,6 +409,23 @@ TERM_NAMES = ("action", "state", "kl")
 def means(terms: Terms) -> dict[str, float]:
     """The mean of each term over the batch, in nats a window."""
     return {name: getattr(terms, name).mean().item() for name in TERM_NAMES}
+
+
+@contextmanager
+def held_interrupts() -> Iterator[list[int]]:
+    """Collect Ctrl-C in a list instead of raising at once, so that an update is whole or not begun.
+
+    Only the main thread can take signals; elsewhere the list stays empty.
+    """
+    interrupts: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _frame: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SettledWindows:

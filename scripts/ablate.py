@@ -3,7 +3,7 @@
     python scripts/ablate.py
 
 Trains without the waves of the map position (training seed 0, the data of the shipped
-parameters), and changes the planner's cost and penalties with the shipped parameters. For every row: how
+parameters), and changes the cost and penalties of the planner with the shipped ones. For each: how
 often a straight line between two imagined states crosses a wall, over skills drawn from the prior,
 and success over TASKS tasks of a seed of their own.
 """
