@@ -8,6 +8,7 @@ LOCKED  := pyproject.toml requirements.txt constraints.txt
 PYTHON  ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
+# Tests collect their own data under .cache, so that no older dataset of yours gets in.
 # One thread: two threads on two busy cores are slower than one, and sums keep their order.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
@@ -30,7 +31,8 @@ book: $(VENV)/.stamp-book
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html"
 
 test: $(VENV)/.stamp-test
-	@$(TEST_THREADS) $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env \
+	@$(TEST_THREADS) MINARI_DATASETS_PATH=$(CURDIR)/.cache/minari \
+	  $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300
 
 lab: $(VENV)/.stamp-lab
@@ -44,7 +46,7 @@ lint: $(VENV)/.stamp-test
 	@$(BIN)/ruff format --check .
 
 clean: 
-	@rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf _build build .cache *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 # --- environment -------------------------------------------------------------------------
 
