@@ -39,10 +39,15 @@ class WindowBatch:
         return self.states[:, -1]
 
 
+def stretches(rows: Tensor, length: int) -> Tensor:
+    """Every run of successive rows, (N, D) to (N − length + 1, length, D): a view, not a copy."""
+    return rows.unfold(0, length, 1).transpose(1, 2)
+
+
 class Windows:
     """All windows of some episodes of a dataset, none across an episode's end.
 
-    Holds the flat arrays once and two indices a window; a batch is gathered when it is asked for.
+    Holds the flat arrays once and one index a window; a batch is gathered when it is asked for.
     """
 
     def __init__(
@@ -74,42 +79,56 @@ class Windows:
         )
         count = np.maximum((lengths - window_length) // stride + 1, 0)  # (E,)
         offset = stride * (np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count))
-        state_index = np.repeat(transitions.state_starts[episodes], count) + offset
-        action_index = np.repeat(transitions.action_starts[episodes], count) + offset
+        first = np.repeat(transitions.state_starts[episodes], count) + offset
         if min_displacement > 0:
             xy = transitions.states[:, :2]
-            moved = np.linalg.norm(xy[state_index + window_length] - xy[state_index], axis=1)
+            moved = np.linalg.norm(xy[first + window_length] - xy[first], axis=1)
             keep = moved >= min_displacement
             require(
                 bool(keep.any()),
                 f"Every window moves less than {min_displacement:g} map units: nothing is left.",
             )
-            state_index, action_index = state_index[keep], action_index[keep]
+            first = first[keep]
         self.window_length = window_length
-        self.state_index = torch.from_numpy(state_index).to(device)
-        self.action_index = torch.from_numpy(action_index).to(device)
-        self._states = torch.from_numpy(transitions.states).to(device)
-        self._actions = torch.from_numpy(transitions.actions).to(device)
-        self._steps = torch.arange(window_length + 1, device=device)
+        self._first = torch.from_numpy(first.astype(np.int32)).to(device)
+        self._starts = torch.from_numpy(transitions.state_starts.astype(np.int32)).to(device)
+        self._states = stretches(torch.from_numpy(transitions.states).to(device), window_length + 1)
+        self._actions = stretches(torch.from_numpy(transitions.actions).to(device), window_length)
+
+    @property
+    def state_index(self) -> Tensor:
+        """The row of each window's s_0 among the states, (len(self),)."""
+        return self._first.long()
+
+    @property
+    def action_index(self) -> Tensor:
+        """The row of each window's a_0 among the actions, (len(self),)."""
+        return self._action_rows(self._first).long()
+
+    def _action_rows(self, first: Tensor) -> Tensor:
+        """Rows of actions for rows of states: every episode before has one state more."""
+        return first - torch.bucketize(first, self._starts, out_int32=True, right=True) + 1
 
     def __len__(self) -> int:
-        return len(self.state_index)
+        return len(self._first)
 
     def gather(self, index: Tensor) -> WindowBatch:
         """The windows of those numbers; index: (B,) integers below len(self)."""
-        rows = self.state_index[index, None] + self._steps  # (B, T + 1)
-        columns = self.action_index[index, None] + self._steps[:-1]  # (B, T)
-        return WindowBatch(self._states[rows], self._actions[columns])
+        first = self._first[index]  # (B,)
+        return WindowBatch(
+            self._states.index_select(0, first),
+            self._actions.index_select(0, self._action_rows(first)),
+        )
 
     def ends(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """First and last states only, s_0 and s_T of those windows, each (B, S)."""
-        first = self.state_index[index]
-        return self._states[first], self._states[first + self.window_length]
+        first = self._first[index]
+        return self._states[first, 0], self._states[first, self.window_length]
 
     def sample(self, batch_size: int, generator: torch.Generator) -> WindowBatch:
         """A batch of windows, uniformly with replacement; the generator lives on the CPU."""
         index = torch.randint(len(self), (batch_size,), generator=generator)
-        return self.gather(index.to(self.state_index.device))
+        return self.gather(index.to(self._first.device))
 
 
 def split_episodes(

@@ -203,8 +203,8 @@ WINDOWS = [
     mutation(
         "ends: the last state is one step early",
         "windows.py",
-        "self._states[first + self.window_length]",
-        "self._states[first + self.window_length - 1]",
+        "self._states[first, self.window_length]",
+        "self._states[first, self.window_length - 1]",
         "networks::test_normaliser_against_numpy",
     ),
     mutation(
@@ -225,8 +225,8 @@ WINDOWS = [
     mutation(
         "actions are counted like states",
         "windows.py",
-        "np.repeat(transitions.action_starts[episodes], count)",
-        "np.repeat(transitions.state_starts[episodes], count)",
+        "self._actions.index_select(0, self._action_rows(first))",
+        "self._actions.index_select(0, first)",
         "windows::test_window_is_one_step_longer_in_states",
     ),
     mutation(

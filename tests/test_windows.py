@@ -79,15 +79,22 @@ def test_window_is_one_step_longer_in_states():
 
 
 def test_no_copies_of_windows():
-    """Memory: the flat arrays once, shared with the data, and two numbers a window."""
+    """Memory: the flat arrays once, shared with the data, and one number a window."""
     transitions = numbered_transitions([500, 700], state_dim=29)
     windows = Windows(transitions, 40)
     assert windows._states.data_ptr() == transitions.states.ctypes.data
     assert windows._actions.data_ptr() == transitions.actions.ctypes.data
     tensors = [value for value in vars(windows).values() if isinstance(value, torch.Tensor)]
-    own = sum(tensor.nbytes for tensor in tensors)
+    own = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
     shared = transitions.states.nbytes + transitions.actions.nbytes
-    assert own - shared <= 16 * len(windows) + 8 * 41
+    assert own - shared == 4 * len(windows) + 4 * len(transitions.lengths)
+
+
+def test_indices_are_rows_of_the_flat_arrays():
+    transitions = numbered_transitions([5, 3, 9, 4])
+    windows = Windows(transitions, 4, episodes=np.array([0, 2, 3]))
+    assert windows.state_index.tolist() == [0, 1, *range(10, 16), 20]
+    assert windows.action_index.tolist() == [0, 1, *range(8, 14), 17]
 
 
 def test_sample_is_uniform_and_comes_from_the_generator():
