@@ -91,7 +91,8 @@ class Windows:
             first = first[keep]
         self.window_length = window_length
         self._first = torch.from_numpy(first.astype(np.int32)).to(device)
-        self._starts = torch.from_numpy(transitions.state_starts.astype(np.int32)).to(device)
+        later = transitions.state_starts[1:].astype(np.int32)
+        self._later_starts = torch.from_numpy(later).to(device)
         self._states = stretches(torch.from_numpy(transitions.states).to(device), window_length + 1)
         self._actions = stretches(torch.from_numpy(transitions.actions).to(device), window_length)
 
@@ -107,14 +108,14 @@ class Windows:
 
     def _action_rows(self, first: Tensor) -> Tensor:
         """Rows of actions for rows of states: every episode before has one state more."""
-        return first - torch.bucketize(first, self._starts, out_int32=True, right=True) + 1
+        return first - torch.bucketize(first, self._later_starts, out_int32=True, right=True)
 
     def __len__(self) -> int:
         return len(self._first)
 
     def gather(self, index: Tensor) -> WindowBatch:
         """The windows of those numbers; index: (B,) integers below len(self)."""
-        first = self._first[index]  # (B,)
+        first = self._first.index_select(0, index)  # (B,)
         return WindowBatch(
             self._states.index_select(0, first),
             self._actions.index_select(0, self._action_rows(first)),
