@@ -102,16 +102,21 @@ def evaluate(presets: list[str]) -> None:
 
 HEAD = """# Results
 
-`scripts/reproduce.py` wrote every figure on this page from what `mbta evaluate` printed.
-{episodes} tasks a row, start and goal in random cells. The tasks' seed is {seed}; nothing was
-developed on it. An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
+`scripts/reproduce.py` wrote this page: rows of skills from what `mbta evaluate` printed, the others
+from `scripts/baseline_results.py` and `scripts/ablate.py`. {episodes} tasks a row, start and goal
+in random cells. The tasks' seed is {seed}; nothing was developed on it. The recipe was developed
+on Large with training seeds 0 and 1, so seed 2 there, and seeds 1 and 2 on the other mazes, are the
+rows that tell about a new training run. An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
 simulator's `info["success"]`: within 0.45 map units of the goal. The interval is Wilson's, 95 %.
 *Steps* and *path* are means over the successes; *path* is the walked length over that of the
 shortest way. *Decision* is the median planning time of one episode, when all episodes plan in one
-batch on one thread.
+batch on one thread. These times and the training times were taken while other programs ran.
 
 *shipped* are the parameters in the package (training seed 0). *seed 1* and *seed 2* are fresh runs
 of `collect` and `train`, with data and training of that seed.
+
+The baselines *cloning* and *primitive* see plain coordinates, without the sines of the position
+that the skills' networks see, and one training seed each.
 
 """
 
