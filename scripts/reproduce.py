@@ -102,10 +102,10 @@ def evaluate(presets: list[str]) -> None:
 
 HEAD = """# Results
 
-`scripts/reproduce.py` wrote this page: rows of skills from what `mbta evaluate` printed, the others
+`scripts/reproduce.py` wrote this page: rows of skills from `mbta evaluate`, the others
 from `scripts/baseline_results.py` and `scripts/ablate.py`. {episodes} tasks a row, start and goal
 in random cells. The tasks' seed is {seed}; nothing was developed on it. The recipe was developed
-on Large with training seeds 0 and 1, so seed 2 there, and seeds 1 and 2 on the other mazes, are the
+on Large with training seeds 0 and 1: seed 2 there, and seeds 1 and 2 on the other mazes, are the
 rows that tell about a new training run. An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
 simulator's `info["success"]`: within 0.45 map units of the goal. The interval is Wilson's, 95 %.
 *Steps* and *path* are means over the successes; *path* is the walked length over that of the
