@@ -106,7 +106,9 @@ HEAD = """# Results
 from `scripts/baseline_results.py` and `scripts/ablate.py`. {episodes} tasks a row, start and goal
 in random cells. The tasks' seed is {seed}; nothing was developed on it. The recipe was developed
 on Large with training seeds 0 and 1: seed 2 there, and seeds 1 and 2 on the other mazes, are the
-rows that tell about a new training run. An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
+rows that tell about a new training run.
+
+An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
 simulator's `info["success"]`: within 0.45 map units of the goal. The interval is Wilson's, 95 %.
 *Steps* and *path* are means over the successes; *path* is the walked length over that of the
 shortest way. *Decision* is the median planning time of one episode, when all episodes plan in one
