@@ -146,11 +146,12 @@ def imagine(
     model: SkillModel, state: Tensor, epsilon: Tensor, with_variance: bool = False
 ) -> Imagined:
     """Roll out the world model's mean; state: (P, S), epsilon: (P, K, L, Z)."""
-    current = state[:, None].expand(-1, epsilon.shape[1], -1)  # (P, K, S)
-    path, skills, variance = [current], [], []
+    current = state[:, None]  # (P, 1, S): all candidates start here, so one prior is enough
+    path, skills, variance = [current.expand(-1, epsilon.shape[1], -1)], [], []
     for whitened in epsilon.unbind(2):  # (P, K, Z)
         prior = model.prior(current)
         z = prior.loc + prior.scale * whitened  # (P, K, Z)
+        current = path[-1]  # (P, K, S)
         if with_variance:
             outcome = model.world_model(current, z)
             current = outcome.loc  # (P, K, S)
@@ -200,7 +201,14 @@ class Planner:
         window_length: int,
         cost: CostFunction | None = None,
     ):
-        """cost: a function of path (P, K, L + 1, S) and goal (P, 2) that replaces config.cost."""
+        """window_length: the T that the model was trained with; H must not be greater.
+
+        cost: a function of path (P, K, L + 1, S) and goal (P, 2) that replaces config.cost.
+        """
+        require(
+            config.replan_every <= window_length,
+            f"H = {config.replan_every} must not exceed the {window_length} steps of a skill.",
+        )
         self.model = model
         self.config = config
         self.window_length = window_length
@@ -210,7 +218,9 @@ class Planner:
         """Costs of candidates; state: (P, S), goal: (P, 2), epsilon: (P, K, L, Z) to (P, K)."""
         config = self.config
         imagined = imagine(self.model, state, epsilon, config.variance_penalty > 0)
-        risk = config.epsilon_penalty * epsilon.square().mean(-1)  # (P, K, L)
+        risk = torch.full_like(epsilon[..., 0], config.time_penalty)  # (P, K, L)
+        if config.epsilon_penalty > 0:
+            risk = risk + config.epsilon_penalty * epsilon.square().mean(-1)
         if imagined.variance is not None:
             risk = risk + config.variance_penalty * imagined.variance
         if config.support_penalty > 0:
@@ -219,7 +229,7 @@ class Planner:
         if self.cost is not None:
             return self.cost(imagined.path, goal) + risk.sum(-1)
         total = squared_distance(imagined.path, goal)
-        total = total + (risk + config.time_penalty).cumsum(-1)  # (P, K, L)
+        total = total + risk.cumsum(-1)  # (P, K, L)
         return total[..., -1] if config.cost == "final" else total.amin(-1)
 
     def first_search(self, problems: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +242,7 @@ class Planner:
 
         A fraction H/T moves each ε towards its successor; the plan's end is filled from the prior.
         """
-        fraction = min(1.0, self.config.replan_every / self.window_length)
+        fraction = self.config.replan_every / self.window_length
         after = torch.cat([search.best[:, 1:], torch.zeros_like(search.best[:, :1])], 1)
         mean = (1 - fraction) * search.best + fraction * after
         return mean, torch.full_like(mean, self.config.warm_std)

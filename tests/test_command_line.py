@@ -16,7 +16,18 @@ from mbta_helpers import presets, training
 from mbta_helpers.__main__ import main, parser
 from mbta_helpers.presets import PRESETS
 
-CHEAP = ["--plan-length", "2", "--candidates", "20", "--elites", "4", "--iterations", "2"]
+CHEAP = [
+    "--plan-length",
+    "2",
+    "--replan-every",
+    "5",
+    "--candidates",
+    "20",
+    "--elites",
+    "4",
+    "--iterations",
+    "2",
+]
 
 
 @pytest.fixture

@@ -445,3 +445,8 @@ def test_a_new_search_begins_at_the_prior(model):
 def test_impossible_planners_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
         PlannerConfig(**wrong)
+
+
+def test_a_skill_cannot_be_carried_out_longer_than_it_lasts():
+    with pytest.raises(UserError, match="H = 31 must not exceed the 30 steps"):
+        Planner(small_model(), PlannerConfig(replan_every=31), window_length=30)
