@@ -122,12 +122,20 @@ def choose_route(maze: Maze, start: Cell, reach: int, rng: np.random.Generator) 
 
 
 def random_position(maze: Maze, rng: np.random.Generator) -> np.ndarray:
-    """A point anywhere in free space, up to where the ball touches a wall, (2,)."""
+    """A point anywhere in free space, often at a wall or in a corner, (2,).
+
+    Draws reach beyond the cell; where a wall stands there, the ball is put against it. A walk
+    seldom touches walls, and a policy that has never stood in a corner cannot leave it.
+    """
+    touching = 0.499 - BALL_RADIUS
     while True:
-        cell = maze.cells[rng.integers(len(maze.cells))]
-        xy = maze.centre(cell) + rng.uniform(-0.5, 0.5, 2)
-        if maze.is_free(xy, clearance=BALL_RADIUS):
-            return xy
+        centre = maze.centre(maze.cells[rng.integers(len(maze.cells))])
+        offset = rng.uniform(-0.65, 0.65, 2)
+        for axis, beyond in enumerate(np.diag(np.sign(offset))):
+            if not maze.is_free(centre + beyond):
+                offset[axis] = np.clip(offset[axis], -touching, touching)
+        if maze.is_free(centre + offset, clearance=BALL_RADIUS):
+            return centre + offset
 
 
 def play(
@@ -136,12 +144,15 @@ def play(
     seed: int,
     controller: Controller | None = None,
     restart_every: int = 2,
+    change_of_mind: float = 0.5,
     progress: bool = False,
 ) -> Transitions:
     """Let the controller play: go to a near goal, then on to the next one, and so on.
 
-    One route in four takes a detour over a random cell. An episode ends at its goal; every
-    `restart_every` episodes the point is put at rest in a random cell.
+    One route in four takes a detour over a random cell. An episode ends at its goal, or on the
+    way where the controller changes its mind, with that probability on routes of three cells and
+    more: so the data shows turns at speed anywhere. Every `restart_every` episodes the point is
+    put at rest somewhere else.
     """
     controller = controller or Controller()
     reach = max(max(maze.distances(cell).values()) for cell in maze.cells) // 2
@@ -157,6 +168,8 @@ def play(
         route = choose_route(maze, maze.cell_at(state[:2]), reach, rng)
         goal = maze.centre(route[-1]) + rng.uniform(-POSITION_NOISE, POSITION_NOISE, 2)
         waypoints = np.stack([*map(maze.centre, route[1:-1]), goal])
+        if len(waypoints) > 2 and rng.random() < change_of_mind:
+            waypoints = waypoints[: rng.integers(2, len(waypoints))]
         path, moves = _follow(env, state, waypoints, controller, rng)
         state = path[-1]
         states.append(path)
@@ -286,7 +299,8 @@ def _store(
                 description=(
                     f"Play in {maze.name}: a waypoint controller (breadth-first search over the "
                     "cells, PD law, Gaussian noise on the actions) walks to goals at most half the "
-                    "maze away, one in four by a detour. An episode ends at its goal."
+                    "maze away, one in four by a detour. An episode ends at its goal or where the "
+                    "controller changes its mind."
                 ),
             )
             dataset.storage.update_metadata(

@@ -14,7 +14,7 @@ from samples import numbered_transitions, store_episodes
 
 from mbta_helpers import datasets
 from mbta_helpers.errors import UserError
-from mbta_helpers.mazes import MAZES, SUCCESS_RADIUS, make_env, place
+from mbta_helpers.mazes import BALL_RADIUS, MAZES, SUCCESS_RADIUS, make_env, place
 
 
 def tree(root):
@@ -62,10 +62,36 @@ def test_an_episode_is_what_the_simulator_does(played, umaze):
     env.close()
 
 
-def test_an_episode_ends_at_its_goal(played, umaze):
-    ends = played.states[played.state_starts + played.lengths]
-    assert (np.linalg.norm(ends[:, :2] - played.goals, axis=1) < SUCCESS_RADIUS).mean() > 0.95
-    assert umaze.is_free(played.states[:, :2]).all()
+def test_an_episode_ends_at_its_goal_or_on_the_way(umaze):
+    steadfast = datasets.play(umaze, 3000, seed=3, change_of_mind=0.0)
+    fickle = datasets.play(umaze, 3000, seed=3, change_of_mind=1.0)
+    at_goal = []
+    for played in (steadfast, fickle):
+        ends = played.states[played.state_starts + played.lengths, :2]
+        at_goal.append(np.linalg.norm(ends - played.goals, axis=1) < SUCCESS_RADIUS)
+        assert umaze.is_free(played.states[:, :2]).all()
+    assert at_goal[0].mean() > 0.95
+    assert 0.3 < at_goal[1].mean() < 0.95, "short routes are walked to their ends"
+    centres = np.stack([umaze.centre(cell) for cell in umaze.cells])
+    aside = np.linalg.norm(ends[~at_goal[1], None] - centres, axis=2).min(1)
+    assert (aside < datasets.Controller().waypoint_radius + 1e-6).mean() > 0.95
+
+
+@pytest.mark.parametrize("maze", MAZES.values(), ids=MAZES)
+def test_random_positions_are_free_and_reach_walls_and_corners(maze):
+    rng = np.random.default_rng(0)
+    points = np.stack([datasets.random_position(maze, rng) for _ in range(3000)])
+    assert maze.is_free(points, clearance=BALL_RADIUS).all()
+    step = 0.01 * np.eye(2)
+    touching = np.stack(
+        [
+            ~(maze.is_free(points + d, BALL_RADIUS) & maze.is_free(points - d, BALL_RADIUS))
+            for d in step
+        ]
+    )
+    assert 0.2 < touching.any(0).mean() < 0.6 and touching.all(0).mean() > 0.01
+    visited = {maze.cell_at(xy) for xy in points}
+    assert visited == set(maze.cells)
 
 
 def test_every_second_episode_goes_on_where_the_last_one_ended(played):
