@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from mbta_helpers.datasets import Transitions
 from mbta_helpers.errors import require
-from mbta_helpers.networks import Trunk
+from mbta_helpers.networks import Normaliser, Trunk
 from mbta_helpers.planning import CEMConfig, SearchState, cem
 from mbta_helpers.training import one_cycle
 from mbta_helpers.windows import Windows
@@ -24,9 +24,13 @@ from mbta_helpers.windows import Windows
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """How to train a baseline."""
+    """How to train a baseline.
+
+    wavelengths: of the sines of the map position that the networks see besides the state.
+    """
 
     hidden: int = 128
+    wavelengths: tuple[float, ...] = ()
     updates: int = 4000
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -43,30 +47,25 @@ class BaselineConfig:
 class OneStepModel(nn.Module):
     """s_{t+1} from s_t and a_t: predicts the change in units of its spread in the data."""
 
-    def __init__(self, state_dim: int, action_dim: int, hidden: int = 128):
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: int = 128,
+        wavelengths: tuple[float, ...] = (),
+    ):
         super().__init__()
-        self.trunk = Trunk(state_dim + action_dim, hidden)
+        self.normaliser = Normaliser(state_dim, wavelengths)
+        self.trunk = Trunk(self.normaliser.width + action_dim, hidden)
         self.head = nn.Linear(hidden, state_dim)
-        for name in ("mean", "std", "delta_mean", "delta_std"):
-            self.register_buffer(name, torch.zeros(state_dim))
-
-    @torch.no_grad()
-    def fit_normaliser(self, steps: Windows) -> None:
-        """Set the statistics from windows of one action, those of the training split."""
-        first, last = steps.ends(torch.arange(len(steps)))
-        delta = last - first
-        self.mean.copy_(first.mean(0))
-        self.std.copy_(first.std(0).clamp_min(1e-6))
-        self.delta_mean.copy_(delta.mean(0))
-        self.delta_std.copy_(delta.std(0).clamp_min(1e-6))
 
     def change(self, state: Tensor, action: Tensor) -> Tensor:
         """s_{t+1} − s_t in normalised units; state: (..., S), action: (..., A)."""
-        return self.head(self.trunk(torch.cat([(state - self.mean) / self.std, action], -1)))
+        return self.head(self.trunk(torch.cat([self.normaliser(state), action], -1)))
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """The next state, (..., S)."""
-        return state + self.delta_mean + self.delta_std * self.change(state, action)
+        return state + self.normaliser.delta_std * self.change(state, action)
 
     def roll_out(self, state: Tensor, actions: Tensor) -> Tensor:
         """States along actions; state: (..., S), actions: (..., n, A). Returns (..., n + 1, S)."""
@@ -92,13 +91,16 @@ def train_one_step_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = OneStepModel(
-            transitions.states.shape[1], transitions.actions.shape[1], config.hidden
+            transitions.states.shape[1],
+            transitions.actions.shape[1],
+            config.hidden,
+            config.wavelengths,
         )
-    model.fit_normaliser(steps)
+    model.normaliser.fit(steps)
 
     def loss(generator: torch.Generator) -> Tensor:
         batch = steps.sample(config.batch_size, generator)
-        target = (batch.last - batch.first - model.delta_mean) / model.delta_std
+        target = (batch.last - batch.first) / model.normaliser.delta_std
         return (model.change(batch.first, batch.actions[:, 0]) - target).square().mean()
 
     _train(model, loss, seed, config, "one-step model", progress)
@@ -170,7 +172,7 @@ class PrimitivePlanningAgent:
             path = self.imagine(state, knots)[:, :, 1:, :2]  # (P, K, horizon, 2)
             return (path - goal[:, None, None]).square().sum(-1).amin(-1)
 
-        action_dim = self.model.trunk.fc1.in_features - state.shape[1]
+        action_dim = self.model.trunk.fc1.in_features - self.model.normaliser.width
         mean = state.new_zeros(len(state), self.config.knots, action_dim)
         if self.search is not None:
             kept = self.search.select(torch.from_numpy(np.isin(self._running, running))).best
@@ -190,24 +192,26 @@ class PrimitivePlanningAgent:
 class GoalPolicy(nn.Module):
     """π(a|s, g): the mean action on the way to a goal position."""
 
-    def __init__(self, state_dim: int, action_dim: int, hidden: int = 128):
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: int = 128,
+        wavelengths: tuple[float, ...] = (),
+    ):
         super().__init__()
-        self.trunk = Trunk(state_dim + 2, hidden)
+        self.normaliser = Normaliser(state_dim, wavelengths)
+        self.trunk = Trunk(2 * self.normaliser.width, hidden)
         self.head = nn.Linear(hidden, action_dim)
-        self.register_buffer("mean", torch.zeros(state_dim))
-        self.register_buffer("std", torch.ones(state_dim))
-
-    @torch.no_grad()
-    def fit_normaliser(self, steps: Windows) -> None:
-        """Set the statistics from windows of one action, those of the training split."""
-        first, _ = steps.ends(torch.arange(len(steps)))
-        self.mean.copy_(first.mean(0))
-        self.std.copy_(first.std(0).clamp_min(1e-6))
 
     def forward(self, state: Tensor, goal: Tensor) -> Tensor:
-        """state: (..., S), goal: (..., 2). Returns the action's mean, (..., A)."""
-        scaled = (goal - self.mean[:2]) / self.std[:2]
-        return self.head(self.trunk(torch.cat([(state - self.mean) / self.std, scaled], -1)))
+        """state: (..., S), goal: (..., 2). Returns the action's mean, (..., A).
+
+        The goal goes in as the state of resting there, so that it gets the state's features.
+        """
+        resting = torch.cat([goal, torch.zeros_like(state[..., 2:])], -1)  # (..., S)
+        features = [self.normaliser(state), self.normaliser(resting)]
+        return self.head(self.trunk(torch.cat(features, -1)))
 
 
 def hindsight_goals(
@@ -237,9 +241,12 @@ def train_goal_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = GoalPolicy(
-            transitions.states.shape[1], transitions.actions.shape[1], config.hidden
+            transitions.states.shape[1],
+            transitions.actions.shape[1],
+            config.hidden,
+            config.wavelengths,
         )
-    policy.fit_normaliser(steps)
+    policy.normaliser.fit(steps)
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(steps), (config.batch_size,), generator=generator)

@@ -46,14 +46,18 @@ def equal_budget(planner: PlannerConfig) -> baselines.PrimitivePlannerConfig:
 
 
 def baseline_agents(
-    transitions: Transitions, planner: PlannerConfig, seed: int
+    transitions: Transitions, preset: presets.Preset, seed: int
 ) -> Iterator[tuple[str, int, Agent]]:
-    """Each baseline, trained: its name, its model evaluations a decision, and the agent."""
-    policy = baselines.train_goal_policy(transitions, seed)
+    """Each baseline, trained: its name, its model evaluations a decision, and the agent.
+
+    Their networks see the same waves of the map position as the skills' networks.
+    """
+    training = baselines.BaselineConfig(wavelengths=preset.training.wavelengths)
+    policy = baselines.train_goal_policy(transitions, seed, training)
     yield "cloning", 0, baselines.GoalPolicyAgent(policy)
-    model = baselines.train_one_step_model(transitions, seed)
+    model = baselines.train_one_step_model(transitions, seed, training)
     generator = torch.Generator().manual_seed(seed)
-    config = equal_budget(planner)
+    config = equal_budget(preset.planner)
     evaluations = config.cem.candidates * config.cem.iterations * config.horizon
     agent = baselines.PrimitivePlanningAgent(model, config, generator)
     yield "primitive", evaluations, agent
@@ -67,9 +71,9 @@ def variants(planner: PlannerConfig) -> dict[str, PlannerConfig]:
         "cost at the last state": {"cost": "final"},
         "replan every 10": {"replan_every": 10},
         "replan every 20": {"replan_every": 20},
-        "replan every 60": {"replan_every": 60},
         "no warm start": {"warm_start": False},
         "no penalty but time": none,
+        "support and time penalty alone": {"epsilon_penalty": 0.0, "variance_penalty": 0.0},
     }
     return {name: replace(planner, **change) for name, change in changes.items()}
 
@@ -108,8 +112,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.step == "baselines":
         for name in arguments.presets:
-            planner = presets.get_preset(name).planner
-            agents = baseline_agents(load_or_collect(name), planner, seed=0)
+            agents = baseline_agents(load_or_collect(name), presets.get_preset(name), seed=0)
             for baseline, evaluations, agent in agents:
                 what = {"kind": "baseline", "name": baseline, "evaluations": evaluations}
                 row = run(agent, name, arguments.episodes, TEST_SEED, **what)

@@ -6,6 +6,7 @@ import torch
 
 from mbta_helpers.baselines import (
     BaselineConfig,
+    GoalPolicy,
     GoalPolicyAgent,
     OneStepModel,
     PrimitivePlannerConfig,
@@ -17,6 +18,7 @@ from mbta_helpers.baselines import (
 from mbta_helpers.datasets import Transitions
 from mbta_helpers.errors import UserError
 from mbta_helpers.planning import CEMConfig
+from mbta_helpers.windows import Windows
 
 QUICK = BaselineConfig(hidden=32, updates=400, batch_size=64)
 SMALL_CEM = CEMConfig(candidates=64, iterations=4, elites=8)
@@ -74,19 +76,33 @@ def test_one_step_model_learns_linear_dynamics(model):
     assert error < 0.15 * still
 
 
-def test_one_step_model_starts_at_the_mean_change(data):
-    """Without a head the prediction is the state plus the mean change of the data."""
+def test_one_step_model_starts_at_no_change(data):
+    """Without a head the prediction is the state itself; the head counts in the data's changes."""
     model = OneStepModel(4, 2, 8)
+    model.normaliser.fit(Windows(data, 1))
+    starts = np.delete(np.arange(len(data.states)), data.state_starts + data.lengths)
+    change = np.sqrt(np.square(data.states[starts + 1] - data.states[starts]).mean(0))
+    state = torch.ones(3, 4)
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.zero_()
-    from mbta_helpers.windows import Windows
+        assert torch.equal(model(state, torch.ones(3, 2)), state)
+        model.head.bias.fill_(1.0)
+        moved = model(state, torch.ones(3, 2)) - state
+    assert torch.allclose(moved, torch.from_numpy(change).expand(3, 4), atol=1e-5)
 
-    model.fit_normaliser(Windows(data, 1))
-    starts = np.delete(np.arange(len(data.states)), data.state_starts + data.lengths)
-    change = (data.states[starts + 1] - data.states[starts]).mean(0)
-    state = torch.zeros(3, 4)
-    assert torch.allclose(model(state, torch.ones(3, 2)), torch.from_numpy(change), atol=1e-6)
+
+def test_baselines_with_waves_see_the_position_twice_and_more():
+    """Two positions a wavelength apart look alike through the waves, and not without them."""
+    far = 1e9  # a spread so wide that the plain coordinates vanish
+    for waves, alike in (((0.5,), True), ((), False)):
+        torch.manual_seed(0)
+        policy = GoalPolicy(4, 2, 8, waves)
+        policy.normaliser.std.fill_(far if waves else 1.0)
+        here, there = torch.zeros(1, 4), torch.tensor([[0.5, 1.0, 0.0, 0.0]])
+        goal = torch.tensor([[0.2, 0.1]])
+        assert torch.allclose(policy(here, goal), policy(there, goal), atol=1e-4) == alike
+        assert not torch.allclose(policy(here, goal), policy(here, goal + 0.2), atol=1e-4)
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator(data):
