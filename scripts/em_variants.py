@@ -89,9 +89,10 @@ def look(trainer: Trainer, windows: int = 4096) -> dict:
     batch = trainer.held_out.sample(windows, generator)
     q, p = model.posterior(batch.before, batch.actions), model.prior(batch.first)
     z = q.loc + q.scale * torch.randn(q.loc.shape, generator=generator)
+    fresh = p.loc + p.scale * torch.randn(p.loc.shape, generator=generator)  # knows s_0 alone
     terms = {
         "action": action_log_likelihood(model.policy, batch, z),
-        "action_other": action_log_likelihood(model.policy, batch, z.roll(1, 0)),
+        "action_fresh": action_log_likelihood(model.policy, batch, fresh),
         "state": model.world_model(batch.first, z).log_prob(batch.last).sum(-1),
         "kl": gaussian_kl(q, p).sum(-1),
     }
