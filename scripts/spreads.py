@@ -81,10 +81,10 @@ def run(path: Path, seed: int) -> tuple[dict, list[str]]:
 
 def spread(runs: dict[str, dict]) -> dict[str, dict[str, float]]:
     """Min, median and max of each number over all seeds; a number may be a list of numbers."""
-    names = next(iter(runs.values()))["measured"]
+    found = [one["measured"] for one in runs.values()]
     rows = {}
-    for name in names:
-        values = np.concatenate([np.ravel(one["measured"][name]) for one in runs.values()])
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = np.concatenate([np.ravel(one[name]) for one in found if name in one])
         low, middle, high = (float(f"{f(values):.4g}") for f in (np.min, np.median, np.max))
         rows[name] = {"min": low, "median": middle, "max": high}
     return rows
