@@ -114,19 +114,13 @@ CAREFUL = Stage(
     noises=(0.0, 0.1, 0.2, 0.3),
     push=0.4,
 )
+# Most falls come from leaping past a target and turning at full speed: first slow and low.
+STEADY = replace(CAREFUL, steps=160_000, speed_cap=1.6, tilt=2.0, height=4.0, overspeed=1.0)
 STAGES = (
     Stage(steps=600_000, learning_rate=5e-4, speed_cap=3.0),
     CAREFUL,
-    # What is left of the falls comes from leaping past a target and turning at full speed.
-    replace(
-        CAREFUL,
-        steps=900_000,
-        speed_cap=1.6,
-        tilt=2.0,
-        height=4.0,
-        overspeed=1.0,
-        final_rate=0.1,
-    ),
+    STEADY,
+    replace(STEADY, steps=700_000, speed_cap=2.0, final_rate=0.1),
 )
 
 
