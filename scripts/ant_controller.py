@@ -36,6 +36,7 @@ from mbta_helpers.ants import (
     AntController,
     Ants,
     Walkers,
+    beyond,
     flipped,
     load_controller,
     mirror_actions,
@@ -499,7 +500,7 @@ def cross_maze(controller: AntController, noise: float, count: int, seed: int) -
     states, taken = ants.states, np.full(count, MAX_STEPS)
     for step in range(MAX_STEPS):
         targets = SCALE * np.stack([points[0] for points in routes])
-        actions = walkers.act(states, targets)
+        actions = walkers.act(states, beyond(states, targets))
         states = ants.step((actions + noise * rng.standard_normal(actions.shape)).clip(-1, 1))
         distances = np.hypot(*(targets - states[:, :2]).T)
         for index, points in enumerate(routes):

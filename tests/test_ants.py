@@ -18,6 +18,7 @@ from mbta_helpers.ants import (
     AntController,
     Ants,
     Walkers,
+    beyond,
     features,
     flipped,
     load_controller,
@@ -254,6 +255,12 @@ def test_the_front_is_the_side_nearest_the_target(degrees, front):
 )
 def test_the_front_is_kept_within_sixty_degrees(degrees, before, front):
     assert quadrants(still()[None], at_bearing(degrees), np.array([before]))[0] == front
+
+
+def test_beyond_moves_near_targets_away_in_their_direction():
+    states = np.stack([still(1.0, 1.0)] * 3)
+    targets = np.array([[1.0, 1.2], [4.0, 1.0], [1.0, 1.0]])
+    assert np.allclose(beyond(states, targets), [[1.0, 1.8], [4.0, 1.0], [1.0, 1.0]])
 
 
 def test_ants_on_their_back_have_flipped():
