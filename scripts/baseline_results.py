@@ -70,7 +70,7 @@ def variants(planner: PlannerConfig) -> dict[str, PlannerConfig]:
         "as shipped": {},
         "cost at the last state": {"cost": "final"},
         "replan every 10": {"replan_every": 10},
-        "replan every 20": {"replan_every": 20},
+        "replan every 30": {"replan_every": 30},
         "no warm start": {"warm_start": False},
         "no penalty but time": none,
         "support and time penalty alone": {"epsilon_penalty": 0.0, "variance_penalty": 0.0},
