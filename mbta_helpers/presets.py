@@ -72,7 +72,7 @@ def get_preset(name: str) -> Preset:
 
 def shipped() -> list[str]:
     """The presets whose parameters are in the package."""
-    return sorted(path.parent.name for path in PARAMETERS.glob(f"*/{MODEL}"))
+    return sorted(name for name in PRESETS if (PARAMETERS / name / MODEL).exists())
 
 
 def load_shipped(name: str) -> TrainedModel:

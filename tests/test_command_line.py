@@ -370,3 +370,8 @@ def test_a_lock_held_by_a_living_process_is_respected(root, capsys):
         assert code == 2 and "Another process is collecting" in err
         assert time.perf_counter() - begin < 5, "it should not wait, nor play first"
     assert files(root) == {}
+
+
+def test_only_presets_count_as_shipped():
+    """The ant's controller lies beside them, and is no skill model."""
+    assert set(presets.shipped()) <= set(PRESETS) and "pointmaze-large" in presets.shipped()
