@@ -487,8 +487,13 @@ def count_falls(
     }
 
 
-def cross_maze(controller: AntController, noise: float, count: int, seed: int) -> dict:
-    """Tasks between random cells of the Medium maze along shortest ways, 1000 steps each."""
+def cross_maze(
+    controller: AntController, noise: float, count: int, seed: int, through: bool
+) -> dict:
+    """Tasks between random cells of the Medium maze along shortest ways, 1000 steps each.
+
+    through: whether the ants are shown points beyond their waypoints.
+    """
     rng = np.random.default_rng(seed)
     tasks = sample_tasks(MAZE, count, seed)
     ants, walkers = Ants(world(), count), Walkers(controller, count)
@@ -500,7 +505,7 @@ def cross_maze(controller: AntController, noise: float, count: int, seed: int) -
     states, taken = ants.states, np.full(count, MAX_STEPS)
     for step in range(MAX_STEPS):
         targets = SCALE * np.stack([points[0] for points in routes])
-        actions = walkers.act(states, beyond(states, targets))
+        actions = walkers.act(states, beyond(states, targets) if through else targets)
         states = ants.step((actions + noise * rng.standard_normal(actions.shape)).clip(-1, 1))
         distances = np.hypot(*(targets - states[:, :2]).T)
         for index, points in enumerate(routes):
@@ -513,6 +518,7 @@ def cross_maze(controller: AntController, noise: float, count: int, seed: int) -
     done = taken < MAX_STEPS
     return {
         "noise": noise,
+        "through": through,
         "tasks": count,
         "successes": int(done.sum()),
         "success_95": wilson_interval(int(done.sum()), count),
@@ -534,7 +540,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         ]
         print(json.dumps(rounded(result[name]), indent=1), flush=True)
     result["tasks"] = [
-        cross_maze(controller, noise, arguments.tasks, seed + 10) for noise in (0.0, 0.2)
+        cross_maze(controller, noise, arguments.tasks, seed + 10, through)
+        for noise in (0.0, 0.2)
+        for through in (False, True)
     ]
     print(json.dumps(rounded(result["tasks"]), indent=1))
     result["seconds"] = time.perf_counter() - begin
