@@ -1,6 +1,7 @@
 """Measuring side by side: runs take turns, medians are compared, and the machine is described.
 
-Times are processor time of one thread, so that what else runs on the machine counts little.
+Times are processor time of one thread, so that what else runs on the machine counts little. Where
+two threads are measured, they are wall time, and a busy machine is no place to measure them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def processor() -> str:
 def pytest_report_header() -> list[str]:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return [
-        f"machine: {processor()}, {os.cpu_count()} processors, load {load}; one thread is used",
+        f"machine: {processor()}, {os.cpu_count()} processors, load {load}; one thread "
+        "is used unless said otherwise",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, torch "
         f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), numpy {np.__version__}",
     ]
@@ -41,7 +43,7 @@ def pytest_report_header() -> list[str]:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     if LINES:
-        terminalreporter.section("measured (medians of runs that take turns; processor time)")
+        terminalreporter.section("measured (medians of runs that take turns)")
         for line in LINES:
             terminalreporter.write_line(line)
 
@@ -56,16 +58,21 @@ def report() -> Callable[[str], None]:
 def take_turns() -> Callable[..., list[list[float]]]:
     """Run functions in turn; the seconds of each, a list for each function."""
 
-    def measure(*functions: Callable[[], object], rounds: int = 7, warm_up: int = 1):
+    def measure(
+        *functions: Callable[[], object],
+        rounds: int = 7,
+        warm_up: int = 1,
+        clock: Callable[[], float] = time.process_time,
+    ):
         for _ in range(warm_up):
             for function in functions:
                 function()
         seconds: list[list[float]] = [[] for _ in functions]
         for _ in range(rounds):
             for function, own in zip(functions, seconds, strict=True):
-                begin = time.process_time()
+                begin = clock()
                 function()
-                own.append(time.process_time() - begin)
+                own.append(clock() - begin)
         return seconds
 
     return measure
