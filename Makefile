@@ -3,7 +3,8 @@
 
 VENV    := .venv
 BIN     := $(VENV)/bin
-PIP     := $(BIN)/python -m pip --disable-pip-version-check
+# Without warnings: setuptools remarks at length that an editable installation is one.
+PIP     := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 LOCKED  := pyproject.toml requirements.txt constraints.txt
 PYTHON  ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
