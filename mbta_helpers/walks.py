@@ -162,7 +162,8 @@ class _Crowd:
 
     def step(self) -> None:
         """One step of all ants."""
-        rows, states = np.arange(len(self.ants)), self.path[np.arange(len(self.ants)), self.age]
+        rows = np.arange(len(self.ants))
+        states = self.path[rows, self.age]
         shown = np.where(self.arrived[:, None], self.targets, beyond(states, self.targets))
         actions = self.walkers.act(states, shown)
         actions += self.noises[:, None] * self.rng.standard_normal(actions.shape)

@@ -359,8 +359,8 @@ def test_a_dataset_of_d4rl_is_downloaded_once(root, monkeypatch):
 
     def download(dataset_id):
         asked.append(dataset_id)
-        assert not (root / REMOTE).exists(), "nobody may see it before it is whole"
         store_episodes(dataset_id, [ant(12)])
+        assert not (root / REMOTE).exists(), "nobody may see it before it is whole"
 
     monkeypatch.setattr(minari, "download_dataset", download)
     first, second = datasets.load(REMOTE), datasets.load(REMOTE)
