@@ -12,6 +12,7 @@ from pathlib import Path
 from mbta_helpers.errors import UserError, require
 
 MAZE_NAMES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
+ANT_NAMES = ("antmaze-umaze", "antmaze-medium", "antmaze-large")
 
 
 def point(text: str) -> tuple[float, float]:
@@ -51,14 +52,19 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     collect = commands.add_parser("collect", help="play in a maze and store a Minari dataset")
-    collect.add_argument("maze", help=", ".join(MAZE_NAMES))
-    collect.add_argument("--steps", type=int, default=200_000, help="default 200000")
+    collect.add_argument("maze", help=", ".join(MAZE_NAMES + ANT_NAMES))
+    collect.add_argument("--steps", type=int, help="default 200000, with ants 300000")
     collect.add_argument("--seed", type=seed, default=0, help="default 0")
     collect.add_argument("--out", metavar="ID", help="Minari id; default mbta/MAZE-v0")
+    collect.add_argument(
+        "--after-goal",
+        choices=("resample", "hold"),
+        help="ants only: take a new goal (default), or stay for the rest of the episode",
+    )
 
     train = commands.add_parser("train", help="train the skill model by EM")
     train.add_argument("--preset", required=True, help=f"{', '.join(MAZE_NAMES)}, or paper")
-    train.add_argument("--dataset", metavar="ID", help="Minari id; default the preset's own maze")
+    train.add_argument("--dataset", metavar="ID", help="Minari id; default the maze's own")
     train.add_argument("--seed", type=seed, default=0, help="default 0")
     train.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
     train.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
@@ -105,7 +111,12 @@ def run_collect(arguments: argparse.Namespace) -> None:
 
     maze = mazes.get_maze(arguments.maze)
     dataset_id = datasets.collect(
-        maze, arguments.steps, arguments.seed, arguments.out, progress=True
+        maze,
+        arguments.steps,
+        arguments.seed,
+        arguments.out,
+        progress=True,
+        after_goal=arguments.after_goal,
     )
     transitions = datasets.load(dataset_id)
     print(

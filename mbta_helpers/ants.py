@@ -202,7 +202,11 @@ class Ants:
     @property
     def states(self) -> np.ndarray:
         """(N, 29)."""
-        return np.stack([np.concatenate([data.qpos, data.qvel]) for data in self.data])
+        return np.stack([self.state(index) for index in range(len(self))])
+
+    def state(self, index: int) -> np.ndarray:
+        """Of one ant, (29,)."""
+        return np.concatenate([self.data[index].qpos, self.data[index].qvel])
 
     def place(self, index: int, state: np.ndarray) -> None:
         """Put one ant into a state, (29,), with nothing left of what it did before."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +24,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mbta_helpers.errors import UserError, require
-from mbta_helpers.networks import SkillModel
+
+if TYPE_CHECKING:  # networks import windows and datasets, which load the ant's controller
+    from mbta_helpers.networks import SkillModel
 
 FORMAT = 2  # format 1 has a checksum over the tensors alone
 

@@ -1,8 +1,8 @@
 """Datasets: play in a maze collected with a waypoint controller, stored by Minari, loaded flat.
 
-A dataset has observations as in D4RL/pointmaze (a dictionary of observation, achieved_goal and
-desired_goal) and no reward that training would look at. D4RL's own datasets of the same schema
-load the same way.
+A dataset has observations as in D4RL/pointmaze and D4RL/antmaze (a dictionary of observation,
+achieved_goal and desired_goal) and no reward that training would look at. D4RL's own datasets are
+downloaded by Minari where they are not there, and load the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,17 +28,25 @@ from minari.storage import get_dataset_path
 from tqdm.auto import tqdm
 
 from mbta_helpers import __version__
+from mbta_helpers.ants import ACTION_DIM, CONTROLLER, STATE_DIM
 from mbta_helpers.errors import UserError, require, unknown
 from mbta_helpers.mazes import (
-    BALL_RADIUS,
     POSITION_NOISE,
     SUCCESS_RADIUS,
-    Cell,
     Maze,
+    choose_route,
     get_maze,
     make_env,
+    opened,
     place,
+    random_position,
 )
+from mbta_helpers.walks import WalkConfig, walk
+
+STEPS = {"point": 200_000, "ant": 300_000}  # that `collect` plays by default, by the maze's body
+REMOTE = "D4RL/"  # what Minari downloads begins with this
+BODY = STATE_DIM - 2  # observations of an ant in AntMaze v4, which leaves out the position
+BODY_AND_FORCES = BODY + 78  # in v5: the same, then contact forces
 
 
 @dataclass(frozen=True)
@@ -96,46 +104,6 @@ class Controller:
         wanted = self.position_gain * (waypoint - state[:2])
         wanted = wanted * min(1.0, speed / max(float(np.hypot(*wanted)), 1e-9))
         return self.velocity_gain * (wanted - state[2:])
-
-
-def shortest_route(maze: Maze, start: Cell, goal: Cell, rng: np.random.Generator) -> list[Cell]:
-    """Cells from a start to a goal along a shortest way; ties are broken at random."""
-    steps = maze.distances(goal)
-    route = [start]
-    while route[-1] != goal:
-        nearer = [cell for cell in maze.neighbours(route[-1]) if steps[cell] < steps[route[-1]]]
-        route.append(nearer[rng.integers(len(nearer))])
-    return route
-
-
-def choose_route(maze: Maze, start: Cell, reach: int, rng: np.random.Generator) -> list[Cell]:
-    """Cells from a start to a random goal at most `reach` cells away, one in four by a detour.
-
-    The cap means that no episode shows a long route: those have to be composed.
-    """
-    near = [cell for cell, steps in maze.distances(start).items() if 0 < steps <= reach]
-    goal = near[rng.integers(len(near))]
-    if rng.random() < 0.75:
-        return shortest_route(maze, start, goal, rng)
-    via = near[rng.integers(len(near))]
-    return shortest_route(maze, start, via, rng) + shortest_route(maze, via, goal, rng)[1:]
-
-
-def random_position(maze: Maze, rng: np.random.Generator) -> np.ndarray:
-    """A point anywhere in free space, often at a wall or in a corner, (2,).
-
-    Draws reach beyond the cell; where a wall stands there, the ball is put against it. A walk
-    seldom touches walls, and a policy that has never stood in a corner cannot leave it.
-    """
-    touching = 0.499 - BALL_RADIUS
-    while True:
-        centre = maze.centre(maze.cells[rng.integers(len(maze.cells))])
-        offset = rng.uniform(-0.65, 0.65, 2)
-        for axis, beyond in enumerate(np.diag(np.sign(offset))):
-            if not maze.is_free(centre + beyond):
-                offset[axis] = np.clip(offset[axis], -touching, touching)
-        if maze.is_free(centre + offset, clearance=BALL_RADIUS):
-            return centre + offset
 
 
 def play(
@@ -226,33 +194,122 @@ def default_id(maze_name: str) -> str:
 
 def collect(
     maze: Maze,
-    steps: int = 200_000,
+    steps: int | None = None,
     seed: int = 0,
     dataset_id: str | None = None,
     progress: bool = False,
+    after_goal: str | None = None,
 ) -> str:
     """Play in a maze and store the result as a Minari dataset; returns its id.
 
+    steps: 200,000 of the point or 300,000 of ants by default. after_goal: what an ant does at its
+    goal, "resample" (default) or "hold"; not for the point.
     The dataset is written beside its place and moved there when it is whole. Raises UserError if
     the id is taken, badly formed, being written by another process, or if the disk is full.
     """
+    steps = STEPS[maze.body] if steps is None else steps
     require(steps >= 1, f"The number of steps must be at least 1, not {steps}.")
+    require(
+        maze.body == "ant" or after_goal is None,
+        f"--after-goal says what an ant does; in {maze.name} there is none. Leave it out, or take "
+        f"{maze.name.replace('point', 'ant')}.",
+    )
+    walking = WalkConfig(after_goal=after_goal or "resample")
     dataset_id = dataset_id or default_id(maze.name)
-    try:
-        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"'{dataset_id}' is not a Minari dataset id. Write it like {default_id(maze.name)}."
-        ) from error
+    _check_id(dataset_id, default_id(maze.name))
     with _reserved(dataset_id) as target:
-        transitions = play(maze, steps, seed, progress=progress)
+        if maze.body == "ant":
+            recording = _record_ants(maze, steps, seed, walking, progress)
+        else:
+            recording = _record_point(maze, steps, seed, progress)
         try:
-            _store(transitions, maze, steps, seed, dataset_id, target)
+            with _arriving(dataset_id, target):
+                _store(recording, maze, seed, dataset_id)
         except OSError as error:
             raise UserError(
                 f"{dataset_id} could not be stored ({error}). Nothing is left."
             ) from error
     return dataset_id
+
+
+def _check_id(dataset_id: str, example: str) -> None:
+    try:
+        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"'{dataset_id}' is not a Minari dataset id. Write it like {example}."
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """Play as it is stored: the transitions, and what the files have besides.
+
+    states: (N + E, S) float64, as simulated; observations begin at their component `body`.
+    goals: (N + E, 2) at each state. command and notes: for the metadata.
+    """
+
+    transitions: Transitions
+    states: np.ndarray
+    body: int
+    goals: np.ndarray
+    algorithm: str
+    description: str
+    command: str
+    notes: dict = field(default_factory=dict)
+
+
+def _record_point(maze: Maze, steps: int, seed: int, progress: bool) -> _Recording:
+    transitions = play(maze, steps, seed, progress=progress)
+    return _Recording(
+        transitions,
+        states=transitions.states.astype(np.float64),
+        body=0,
+        goals=np.repeat(transitions.goals, transitions.lengths + 1, axis=0),
+        algorithm="waypoint controller",
+        description=(
+            f"Play in {maze.name}: a waypoint controller (breadth-first search over the "
+            "cells, PD law, Gaussian noise on the actions) walks to goals at most half the "
+            "maze away, one in four by a detour. An episode ends at its goal or where the "
+            "controller changes its mind."
+        ),
+        command=f"mbta collect {maze.name} --steps {steps} --seed {seed}",
+    )
+
+
+def _record_ants(
+    maze: Maze, steps: int, seed: int, config: WalkConfig, progress: bool
+) -> _Recording:
+    walks = walk(maze, steps, seed, config, progress)
+    ends = np.cumsum(walks.lengths + 1) - 1
+    transitions = Transitions(
+        walks.states.astype(np.float32), walks.actions, walks.lengths, walks.goals[ends]
+    )
+    end = {"resample": "takes a new goal there", "hold": "stays there"}[config.after_goal]
+    return _Recording(
+        transitions,
+        states=walks.states,
+        body=2,
+        goals=walks.goals,
+        algorithm="waypoint controller (SAC)",
+        description=(
+            f"Play in {maze.name}: an ant walks through the cells of shortest ways to goals at "
+            f"most half the maze away, one in four by a detour, and {end}. Its controller was "
+            "trained with SAC; Gaussian noise is added to the actions. Where the ant fell over, "
+            "the episode was cut before."
+        ),
+        command=(
+            f"mbta collect {maze.name} --steps {steps} --seed {seed} "
+            f"--after-goal {config.after_goal}"
+        ),
+        notes={
+            "mbta_after_goal": config.after_goal,
+            "mbta_noises": [float(noise) for noise in config.noises],
+            "mbta_falls": walks.falls,
+            "mbta_steps_dropped": walks.dropped,
+            "mbta_controller": hashlib.sha256(CONTROLLER.read_bytes()).hexdigest()[:16],
+        },
+    )
 
 
 @contextlib.contextmanager
@@ -269,8 +326,7 @@ def _reserved(dataset_id: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
-                f"Another process is collecting into {dataset_id}. Wait for it, or take another "
-                "--out."
+                f"Another process is writing {dataset_id}. Wait for it, or take another id."
             ) from error
         require(
             not target.exists(),
@@ -280,37 +336,13 @@ def _reserved(dataset_id: str) -> Iterator[Path]:
         yield target
 
 
-def _store(
-    transitions: Transitions, maze: Maze, steps: int, seed: int, dataset_id: str, target: Path
-) -> None:
-    """Let Minari write into a temporary root, then move the whole dataset to its place."""
+@contextlib.contextmanager
+def _arriving(dataset_id: str, target: Path) -> Iterator[Path]:
+    """A temporary root for Minari; what the block puts there is moved to its place at the end."""
     root = get_dataset_path("")
     with tempfile.TemporaryDirectory(dir=root, prefix=".partial-") as partial:
-        with _minari_root(partial), warnings.catch_warnings():
-            # Minari recommends an author's e-mail address and an evaluation environment.
-            warnings.simplefilter("ignore", UserWarning)
-            dataset = minari.create_dataset_from_buffers(
-                dataset_id,
-                _buffers(transitions),
-                env=maze.env_id,
-                algorithm_name="waypoint controller",
-                author={"mbta_helpers"},
-                code_permalink="",
-                description=(
-                    f"Play in {maze.name}: a waypoint controller (breadth-first search over the "
-                    "cells, PD law, Gaussian noise on the actions) walks to goals at most half the "
-                    "maze away, one in four by a detour. An episode ends at its goal or where the "
-                    "controller changes its mind."
-                ),
-            )
-            dataset.storage.update_metadata(
-                {
-                    "mbta_command": f"mbta collect {maze.name} --steps {steps} --seed {seed}",
-                    "mbta_seed": seed,
-                    "mbta_versions": versions(),
-                    "mbta_digest": transitions.digest(),
-                }
-            )
+        with _minari_root(partial):
+            yield Path(partial) / dataset_id
         for parent in reversed(Path(dataset_id).parents[:-1]):
             # A namespace is a folder with a note of its own, made where it is not there yet.
             made = Path(partial) / parent / "namespace_metadata.json"
@@ -319,6 +351,31 @@ def _store(
                 here.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(made, here)
         os.rename(Path(partial) / dataset_id, target)
+
+
+def _store(recording: _Recording, maze: Maze, seed: int, dataset_id: str) -> None:
+    """Let Minari write a recording into its root."""
+    with opened(maze) as env, warnings.catch_warnings():
+        # Minari recommends an author's e-mail address and an evaluation environment.
+        warnings.simplefilter("ignore", UserWarning)
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id,
+            _buffers(recording),
+            env=env,
+            algorithm_name=recording.algorithm,
+            author={"mbta_helpers"},
+            code_permalink="",
+            description=recording.description,
+        )
+    dataset.storage.update_metadata(
+        {
+            "mbta_command": recording.command,
+            "mbta_seed": seed,
+            "mbta_versions": versions(),
+            "mbta_digest": recording.transitions.digest(),
+            **recording.notes,
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -333,20 +390,21 @@ def _minari_root(path: str) -> Iterator[None]:
             os.environ["MINARI_DATASETS_PATH"] = before
 
 
-def _buffers(transitions: Transitions) -> Iterator[EpisodeBuffer]:
+def _buffers(recording: _Recording) -> Iterator[EpisodeBuffer]:
+    transitions = recording.transitions
     for episode, length in enumerate(transitions.lengths):
         first = transitions.state_starts[episode]
-        states = transitions.states[first : first + length + 1].astype(np.float64)
+        states = recording.states[first : first + length + 1]
+        goals = recording.goals[first : first + length + 1]
         begin = transitions.action_starts[episode]
-        goal = np.repeat(transitions.goals[episode][None], length + 1, axis=0)
-        reached = np.linalg.norm(states[1:, :2] - goal[1:], axis=1) <= SUCCESS_RADIUS
+        reached = np.linalg.norm(states[1:, :2] - goals[1:], axis=1) <= SUCCESS_RADIUS
         last = np.arange(length) == length - 1
         yield EpisodeBuffer(
             id=episode,
             observations={
-                "observation": states,
+                "observation": states[:, recording.body :],
                 "achieved_goal": states[:, :2],
-                "desired_goal": goal,
+                "desired_goal": goals,
             },
             actions=transitions.actions[begin : begin + length],
             rewards=reached.astype(np.float64),
@@ -368,37 +426,16 @@ def versions() -> dict[str, str]:
 def load(dataset_id: str) -> Transitions:
     """Load a Minari dataset of the D4RL maze schema as flat arrays.
 
-    A state is the observation, with achieved_goal put first where it is not there already.
+    A state is the observation, with achieved_goal put first where it is not there already, and
+    without AntMaze v5's contact forces. A dataset of D4RL that is not there is downloaded.
     Raises UserError for a dataset that is unknown, misses keys, or has NaN or odd dimensions.
     """
-    if not (get_dataset_path(dataset_id) / "data").exists():
-        raise unknown("dataset", dataset_id, minari.list_local_datasets())
+    if not _is_here(dataset_id):
+        _download(dataset_id)
     states, actions, lengths, goals = [], [], [], []
     for episode in _episodes(dataset_id):
         where = f"Episode {episode.id} of {dataset_id}"
-        observations = episode.observations
-        require(
-            isinstance(observations, dict)
-            and {"observation", "achieved_goal", "desired_goal"} <= observations.keys(),
-            f"{where} needs dictionary observations with observation, achieved_goal and "
-            "desired_goal, as in D4RL/pointmaze.",
-        )
-        body, xy = observations["observation"], observations["achieved_goal"]
-        require(
-            body.ndim == 2 and xy.shape == (len(body), 2),
-            f"{where}: observation must be (T + 1, S) and achieved_goal (T + 1, 2), but they are "
-            f"{body.shape} and {xy.shape}.",
-        )
-        state = body if np.array_equal(body[:, :2], xy) else np.concatenate([xy, body], axis=1)
-        require(
-            episode.actions.ndim == 2,
-            f"{where}: actions must be (T, A), numbers of a box, but are {episode.actions.shape}.",
-        )
-        require(
-            len(state) == len(episode.actions) + 1,
-            f"{where} has {len(state)} states for {len(episode.actions)} actions; one more state "
-            "than actions is needed.",
-        )
+        state = _episode_states(episode, where)
         require(
             not states or state.shape[1] == states[0].shape[1],
             f"{where} has states of {state.shape[1]} dimensions, which differs from the first's.",
@@ -410,7 +447,7 @@ def load(dataset_id: str) -> Transitions:
         states.append(state)
         actions.append(episode.actions)
         lengths.append(len(episode.actions))
-        goals.append(observations["desired_goal"][-1])
+        goals.append(episode.observations["desired_goal"][-1])
     require(bool(lengths), f"{dataset_id} has no episode.")
     return Transitions(
         np.concatenate(states, dtype=np.float32, casting="same_kind"),
@@ -418,6 +455,64 @@ def load(dataset_id: str) -> Transitions:
         np.array(lengths),
         np.stack(goals),
     )
+
+
+def _episode_states(episode: EpisodeData, where: str) -> np.ndarray:
+    """The states of an episode, (T + 1, S), the position first; UserError if they are no such."""
+    observations, actions = episode.observations, episode.actions
+    names = ("observation", "achieved_goal", "desired_goal")
+    given = observations.keys() if isinstance(observations, dict) else set()
+    missing = [name for name in names if name not in given]
+    require(
+        not missing,
+        f"{where} needs dictionary observations with observation, achieved_goal (the position) "
+        f"and desired_goal, as in D4RL/pointmaze and D4RL/antmaze; {', '.join(missing)} missing.",
+    )
+    body, xy = observations["observation"], observations["achieved_goal"]
+    require(
+        body.ndim == 2 and xy.shape == (len(body), 2),
+        f"{where}: observation must be (T + 1, S) and achieved_goal (T + 1, 2), but they are "
+        f"{body.shape} and {xy.shape}.",
+    )
+    require(
+        actions.ndim == 2,
+        f"{where}: actions must be (T, A), numbers of a box, but are {actions.shape}.",
+    )
+    require(
+        len(body) == len(actions) + 1,
+        f"{where} has {len(body)} states for {len(actions)} actions; one more state "
+        "than actions is needed.",
+    )
+    if actions.shape[1] == ACTION_DIM:
+        require(
+            body.shape[1] in (BODY, BODY_AND_FORCES),
+            f"{where}: an ant's observation has {BODY} numbers (AntMaze v4) or {BODY_AND_FORCES} "
+            f"(v5), not {body.shape[1]}. Make the data with one of these environments.",
+        )
+        body = body[:, :BODY]
+    return body if np.array_equal(body[:, :2], xy) else np.concatenate([xy, body], axis=1)
+
+
+def _is_here(dataset_id: str) -> bool:
+    return (get_dataset_path(dataset_id) / "data").exists()
+
+
+def _download(dataset_id: str) -> None:
+    """Let Minari fetch a dataset of D4RL, whole or not at all; UserError for any other."""
+    if not dataset_id.startswith(REMOTE):
+        raise unknown("dataset", dataset_id, minari.list_local_datasets())
+    _check_id(dataset_id, f"{REMOTE}antmaze/medium-play-v1")
+    with _reserved(dataset_id) as target, _arriving(dataset_id, target):
+        try:
+            minari.download_dataset(dataset_id)  # shows its progress
+            require(_is_here(dataset_id), "nothing arrived")
+        except Exception as error:  # each kind of network trouble has a class of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{dataset_id} is not in {target.parent}, and it could not be downloaded "
+                f"({reason}). Nothing is left of the attempt. Try again with a network, or make "
+                "data of the same kind without one: mbta collect antmaze-medium"
+            ) from error
 
 
 def _episodes(dataset_id: str) -> Iterator[EpisodeData]:
@@ -434,6 +529,6 @@ def _episodes(dataset_id: str) -> Iterator[EpisodeData]:
 def load_or_collect(maze_name: str, progress: bool = False) -> Transitions:
     """The maze's own dataset: loaded where it is, collected where it is not yet."""
     dataset_id = default_id(get_maze(maze_name).name)
-    if not (get_dataset_path(dataset_id) / "data").exists():
+    if not _is_here(dataset_id):
         collect(get_maze(maze_name), progress=progress)
     return load(dataset_id)

@@ -1,7 +1,7 @@
 """Mazes: geometry, shortest paths, tasks, and the simulated environments.
 
-Cells are (row, column), row 0 at the top. A cell is one map unit wide, as in
-gymnasium-robotics' PointMaze, and the origin of x and y is the middle of the map.
+Cells are (row, column), row 0 at the top. A cell is one map unit wide in gymnasium-robotics'
+PointMaze and four in its AntMaze, and the origin of x and y is the middle of the map.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import contextlib
 import io
 import warnings
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -30,22 +32,38 @@ Cell = tuple[int, int]
 
 SUCCESS_RADIUS = 0.45  # the radius behind info["success"] in gymnasium-robotics
 BALL_RADIUS = 0.1  # of the point mass (its geom in gymnasium-robotics)
-POSITION_NOISE = 0.25  # starts and goals lie within this of their cell's centre
+ANT_RADIUS = 1.2  # of an ant with its legs stretched out
+ANT_SIDE = 4.0  # of AntMaze's cells
+POSITION_NOISE = 0.25  # starts and goals lie within this of their cell's centre, in cells
 
 
 @dataclass(frozen=True)
 class Maze:
-    """A maze: its walls, its environment, and the steps that one task may take."""
+    """A maze: its walls, its environment, and the steps that one task may take.
+
+    side: of a cell, in map units. body: what moves in it, "point" or "ant". radius: how near to a
+    wall the body's centre is put.
+    """
 
     name: str
     env_id: str
     walls: tuple[tuple[bool, ...], ...]
     max_steps: int
+    side: float = 1.0
+    body: str = "point"
+    radius: float = BALL_RADIUS
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self.walls), len(self.walls[0])
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Lowest and highest x, lowest and highest y, in map units."""
+        rows, columns = self.shape
+        x, y = self.side * columns / 2, self.side * rows / 2
+        return -x, x, -y, y
 
     @property
     def cells(self) -> list[Cell]:
@@ -56,12 +74,13 @@ class Maze:
     def centre(self, cell: Cell) -> np.ndarray:
         """The middle of a cell in map units, (2,)."""
         rows, columns = self.shape
-        return np.array([cell[1] + 0.5 - columns / 2, rows / 2 - cell[0] - 0.5])
+        return self.side * np.array([cell[1] + 0.5 - columns / 2, rows / 2 - cell[0] - 0.5])
 
     def cell_at(self, xy: np.ndarray) -> Cell:
         """The cell that holds a point; it may be a wall or lie outside."""
         rows, columns = self.shape
-        return int(np.floor(rows / 2 - xy[1])), int(np.floor(xy[0] + columns / 2))
+        x, y = xy[0] / self.side, xy[1] / self.side
+        return int(np.floor(rows / 2 - y)), int(np.floor(x + columns / 2))
 
     def is_free(self, xy: np.ndarray, clearance: float = 0.0) -> np.ndarray:
         """Whether points keep a distance (per axis) from every wall.
@@ -73,8 +92,8 @@ class Maze:
         free = np.ones(np.shape(xy)[:-1], bool)
         for dx in (-clearance, clearance):
             for dy in (-clearance, clearance):
-                i = np.floor(rows / 2 - (xy[..., 1] + dy)).astype(int)
-                j = np.floor(xy[..., 0] + dx + columns / 2).astype(int)
+                i = np.floor(rows / 2 - (xy[..., 1] + dy) / self.side).astype(int)
+                j = np.floor((xy[..., 0] + dx) / self.side + columns / 2).astype(int)
                 inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
                 free &= inside & ~walls[i.clip(0, rows - 1), j.clip(0, columns - 1)]
         return free
@@ -105,13 +124,14 @@ class Maze:
         shown = ",".join(f"{value:g}" for value in xy)
         require(bool(np.isfinite(xy).all()), f"The {what} {shown} is not a point of the map.")
         rows, columns = self.shape
+        left, right, low, high = self.extent
         i, j = self.cell_at(xy)
         free = [f"{x:g},{y:g}" for x, y in (self.centre(cell) for cell in self.cells[:3])]
         advice = f"Free cells have their centres at {', '.join(free)}, …"
         require(
             0 <= i < rows and 0 <= j < columns,
             f"The {what} {shown} lies outside {self.name}, which spans x in "
-            f"[{-columns / 2:g}, {columns / 2:g}] and y in [{-rows / 2:g}, {rows / 2:g}]. {advice}",
+            f"[{left:g}, {right:g}] and y in [{low:g}, {high:g}]. {advice}",
         )
         require(
             bool(self.is_free(xy)),
@@ -128,12 +148,27 @@ def _pointmaze(size: str, walls: list[list], max_steps: int) -> Maze:
     )
 
 
+def _antmaze(size: str, walls: list[list]) -> Maze:
+    return Maze(
+        name=f"antmaze-{size.lower()}",
+        env_id=f"AntMaze_{size}-v4",  # 27 observations; those of v5 have contact forces besides
+        walls=tuple(tuple(cell == 1 for cell in row) for row in walls),
+        max_steps=1000,
+        side=ANT_SIDE,
+        body="ant",
+        radius=ANT_RADIUS,
+    )
+
+
 MAZES = {
     maze.name: maze
     for maze in (
         _pointmaze("UMaze", maps.U_MAZE, 600),
         _pointmaze("Medium", maps.MEDIUM_MAZE, 600),
         _pointmaze("Large", maps.LARGE_MAZE, 800),
+        _antmaze("UMaze", maps.U_MAZE),
+        _antmaze("Medium", maps.MEDIUM_MAZE),
+        _antmaze("Large", maps.LARGE_MAZE),
     )
 }
 
@@ -143,6 +178,46 @@ def get_maze(name: str) -> Maze:
     if name not in MAZES:
         raise unknown("maze", name, MAZES)
     return MAZES[name]
+
+
+def shortest_route(maze: Maze, start: Cell, goal: Cell, rng: np.random.Generator) -> list[Cell]:
+    """Cells from a start to a goal along a shortest way; ties are broken at random."""
+    steps = maze.distances(goal)
+    route = [start]
+    while route[-1] != goal:
+        nearer = [cell for cell in maze.neighbours(route[-1]) if steps[cell] < steps[route[-1]]]
+        route.append(nearer[rng.integers(len(nearer))])
+    return route
+
+
+def choose_route(maze: Maze, start: Cell, reach: int, rng: np.random.Generator) -> list[Cell]:
+    """Cells from a start to a random goal at most `reach` cells away, one in four by a detour.
+
+    The cap means that no episode shows a long route: those have to be composed.
+    """
+    near = [cell for cell, steps in maze.distances(start).items() if 0 < steps <= reach]
+    goal = near[rng.integers(len(near))]
+    if rng.random() < 0.75:
+        return shortest_route(maze, start, goal, rng)
+    via = near[rng.integers(len(near))]
+    return shortest_route(maze, start, via, rng) + shortest_route(maze, via, goal, rng)[1:]
+
+
+def random_position(maze: Maze, rng: np.random.Generator) -> np.ndarray:
+    """A point anywhere in free space, often at a wall or in a corner, (2,).
+
+    Draws reach beyond the cell; where a wall stands there, the body is put against it. A walk
+    seldom touches walls, and a policy that has never stood in a corner cannot leave it.
+    """
+    touching = 0.499 * maze.side - maze.radius
+    while True:
+        centre = maze.centre(maze.cells[rng.integers(len(maze.cells))])
+        offset = maze.side * rng.uniform(-0.65, 0.65, 2)
+        for axis, beyond in enumerate(maze.side * np.diag(np.sign(offset))):
+            if not maze.is_free(centre + beyond):
+                offset[axis] = np.clip(offset[axis], -touching, touching)
+        if maze.is_free(centre + offset, clearance=maze.radius):
+            return centre + offset
 
 
 @dataclass(frozen=True)
@@ -160,18 +235,36 @@ class Tasks:
 
 
 def sample_tasks(maze: Maze, count: int, seed: int) -> Tasks:
-    """Tasks between different random cells, each point within POSITION_NOISE of its centre."""
+    """Tasks between different random cells; POSITION_NOISE times a cell's side off the centres."""
     require(count >= 1, f"The number of episodes must be at least 1, not {count}.")
     rng = np.random.default_rng(seed)
     centres = np.stack([maze.centre(cell) for cell in maze.cells])  # (cells, 2)
     pairs = np.stack([rng.choice(len(centres), 2, replace=False) for _ in range(count)])
-    noise = rng.uniform(-POSITION_NOISE, POSITION_NOISE, (2, count, 2))
+    noise = maze.side * rng.uniform(-POSITION_NOISE, POSITION_NOISE, (2, count, 2))
     return Tasks(centres[pairs[:, 0]] + noise[0], centres[pairs[:, 1]] + noise[1])
 
 
 def make_env(maze: Maze) -> gym.Env:
     """The environment of a maze, which goes on at the goal and has no time limit of its own."""
-    return gym.make(maze.env_id, continuing_task=True, reset_target=False, max_episode_steps=10**9)
+    return _make(maze, continuing_task=True, reset_target=False, max_episode_steps=10**9)
+
+
+def _make(maze: Maze, **options) -> gym.Env:
+    with warnings.catch_warnings():
+        # AntMaze v4 is what D4RL's data was made in; gymnasium would have one use v5.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return gym.make(maze.env_id, **options)
+
+
+@contextlib.contextmanager
+def opened(maze: Maze) -> Iterator[gym.Env]:
+    """The environment of a maze as registered; closed, and its temporary file removed, at last."""
+    env = _make(maze)
+    try:
+        yield env
+    finally:
+        env.close()
+        Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)  # the environment leaves it
 
 
 def place(env: gym.Env, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -188,9 +281,9 @@ def place(env: gym.Env, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 
 def shortest_path_length(maze: Maze, start: np.ndarray, goal: np.ndarray) -> float:
-    """Length of the shortest way that keeps the ball off the walls, in map units.
+    """Length of the shortest way that keeps the body off the walls, in map units.
 
-    The way bends only at walls' corners (pushed out by the ball's radius), so it is a shortest
+    The way bends only at walls' corners (pushed out by the body's radius), so it is a shortest
     path in the graph of the start, the goal and the corners that see each other.
     """
     corners, between = _corner_graph(maze)
@@ -211,8 +304,9 @@ def _corner_graph(maze: Maze) -> tuple[np.ndarray, np.ndarray]:
             around = [(a, b) for a in (i - 1, i) for b in (j - 1, j)]
             solid = [cell for cell in around if maze.walls[cell[0]][cell[1]]]
             if len(solid) == 1:
-                corner = np.array([j - columns / 2, rows / 2 - i])
-                corners.append(corner + 2 * BALL_RADIUS * (corner - maze.centre(solid[0])))
+                corner = maze.side * np.array([j - columns / 2, rows / 2 - i])
+                outwards = np.sign(corner - maze.centre(solid[0]))
+                corners.append(corner + maze.radius * outwards)
     corners = np.array(corners).reshape(-1, 2)
     lengths = _visible_distance(maze, corners[:, None], corners[None])
     for k in range(len(corners)):  # Floyd and Warshall
@@ -224,5 +318,5 @@ def _visible_distance(maze: Maze, a: np.ndarray, b: np.ndarray, points: int = 40
     """Distance between points that see each other, infinity otherwise; a, b: (..., 2)."""
     along = np.linspace(0, 1, points)[:, None]
     line = a[..., None, :] * (1 - along) + b[..., None, :] * along  # (..., points, 2)
-    visible = maze.is_free(line, clearance=0.9 * BALL_RADIUS).all(-1)
+    visible = maze.is_free(line, clearance=0.9 * maze.radius).all(-1)
     return np.where(visible, np.linalg.norm(a - b, axis=-1), np.inf)

@@ -79,8 +79,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def draw_maze(axes: Axes, maze: Maze) -> None:
     """The walls of a maze, in map units."""
-    rows, columns = maze.shape
-    extent = (-columns / 2, columns / 2, -rows / 2, rows / 2)
+    extent = maze.extent
     shades = matplotlib.colors.ListedColormap(["white", WALL])
     axes.imshow(np.array(maze.walls), cmap=shades, vmin=0, vmax=1, extent=extent, zorder=0)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xticks=[], yticks=[])

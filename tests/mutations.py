@@ -538,6 +538,88 @@ CHECKPOINTS = [
     ),
 ]
 
+WALKS = [
+    mutation(
+        "a fall is cut where the ant lies",
+        "walks.py",
+        "int(np.flatnonzero(upright)[-1]) - self.config.dropped",
+        "age - self.config.dropped",
+        "walks::test_a_fall_is_cut_some_steps_before_the_ant_tilts",
+    ),
+    mutation(
+        "falls are kept",
+        "walks.py",
+        "if not upright[-1]:",
+        "if not upright.any():",
+        "walks::test_no_fall_is_kept",
+    ),
+    mutation(
+        "an ant that holds walks on",
+        "walks.py",
+        'self.arrived & (self.config.after_goal == "resample")',
+        "self.arrived.copy()",
+        "walks::test_an_ant_that_holds_stays",
+    ),
+    mutation(
+        "the goal of a step is that after it",
+        "walks.py",
+        "self.wanted[rows, self.age] = self.goals\n        self.look(states[:, :2])",
+        "self.look(states[:, :2])\n        self.wanted[rows, self.age] = self.goals",
+        "walks::test_a_goal_is_taken_anew_when_it_is_reached",
+        "walks::test_a_stored_ant_has_the_schema_of_d4rl",
+    ),
+    mutation(
+        "an ant that gets nowhere goes on trying",
+        "walks.py",
+        "(self.waited > self.config.patience) & ~self.arrived",
+        "(self.waited < 0) & ~self.arrived",
+        "walks::test_an_ant_that_gets_nowhere_takes_another_goal",
+    ),
+    mutation(
+        "the simulator is given other torques than are kept",
+        "walks.py",
+        "actions.clip(-1, 1).astype(np.float32)\n        self.moves[rows, self.age] = actions",
+        "actions.clip(-1, 1)\n        self.moves[rows, self.age] = 0.999 * actions",
+        "walks::test_every_stored_step_is_the_simulator_s",
+    ),
+    mutation(
+        "an ant's states are stored in single precision",
+        "datasets.py",
+        "states=walks.states,",
+        "states=walks.states.astype(np.float32).astype(float),",
+        "walks::test_every_stored_step_is_the_simulator_s",
+    ),
+    mutation(
+        "an ant's position is stored twice",
+        "datasets.py",
+        "states[:, recording.body :]",
+        "states",
+        "walks::test_a_stored_ant_has_the_schema_of_d4rl",
+    ),
+    mutation(
+        "contact forces are taken for the body",
+        "datasets.py",
+        "body = body[:, :BODY]",
+        "body = body[:, -BODY:]",
+        "datasets::test_an_ant_of_version_5_loses_its_contact_forces",
+    ),
+    mutation(
+        "a download is seen before it is whole",
+        "datasets.py",
+        "with _reserved(dataset_id) as target, _arriving(dataset_id, target):",
+        "with _reserved(dataset_id) as target:",
+        "datasets::test_a_dataset_of_d4rl_is_downloaded_once",
+        "datasets::test_an_interrupted_download_leaves_nothing_and_starts_anew",
+    ),
+    mutation(
+        "clearance is counted in cells",
+        "mazes.py",
+        "(xy[..., 0] + dx) / self.side",
+        "xy[..., 0] / self.side + dx",
+        "mazes::test_a_larger_cell_is_the_same_maze_in_other_units",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -546,6 +628,7 @@ MUTATIONS = [
     *TRAINING,
     *EVALUATION,
     *CHECKPOINTS,
+    *WALKS,
 ]
 
 
@@ -563,6 +646,7 @@ def copy_package(folder: Path, mutation: Mutation | None) -> None:
     """The package's source in a folder, with the mutation in it."""
     ignored = shutil.ignore_patterns("__pycache__", "parameters")
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignored)
+    (folder / PACKAGE.name / "parameters").symlink_to(PACKAGE / "parameters")  # they are large
     if mutation is not None:
         path = folder / PACKAGE.name / mutation.file
         text = path.read_text(encoding="utf-8")

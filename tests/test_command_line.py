@@ -108,6 +108,12 @@ def test_collect_train_evaluate_plan(root, tiny_preset, capsys):
     assert (root / "here" / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_collect_ants(root, capsys):
+    arguments = ["--steps", 60, "--seed", 4, "--after-goal", "hold", "--out", "tests/ants-v0"]
+    code, out, _ = run(capsys, "collect", "antmaze-umaze", *arguments)
+    assert code == 0 and out.startswith("tests/ants-v0: 60 steps in 1 episodes, digest ")
+
+
 @pytest.mark.parametrize("planner", ["cem", "prior", "random"])
 def test_json_is_one_object_and_nothing_else(trained, capsys, planner):
     arguments = ["--preset", "pointmaze-umaze", "--checkpoint", trained, "--json", *CHEAP]
@@ -189,7 +195,7 @@ def test_every_command_has_help(command, capsys):
 def test_maze_names_are_those_of_the_mazes():
     from mbta_helpers.mazes import MAZES
 
-    assert set(command_line.MAZE_NAMES) == set(MAZES)
+    assert {*command_line.MAZE_NAMES, *command_line.ANT_NAMES} == set(MAZES)
     text = parser().format_help()
     assert all(command in text for command in command_line.RUN)
 
@@ -208,6 +214,12 @@ BAD = {
     "seed": (["collect", "pointmaze-umaze", "--seed", "-1"], "'-1' is not a whole number"),
     "large-seed": (["collect", "pointmaze-umaze", "--seed", "1" + "0" * 30], "not a whole"),
     "id": (["collect", "pointmaze-umaze", "--out", "name"], "not a Minari dataset id"),
+    "after-goal": (
+        ["collect", "pointmaze-umaze", "--after-goal", "hold"],
+        "--after-goal says what an ant does",
+    ),
+    "after-goal-text": (["collect", "antmaze-umaze", "--after-goal", "sleep"], "invalid choice"),
+    "ant-maze": (["collect", "antmaze-medum"], "Did you mean antmaze-medium"),
     "preset": (["train", "--preset", "pointmaze-larg"], "Did you mean pointmaze-large"),
     "preset-far": (["evaluate", "--preset", "xyz"], "Known: paper, pointmaze-large"),
     "dataset": ([*TRAIN, "--dataset", "mbta/none-v0"], "Unknown dataset 'mbta/none-v0'"),
@@ -356,7 +368,7 @@ def test_two_collects_at_once_into_one_dataset(root):
     codes = [process.returncode for process in processes]
     assert sorted(codes) == [0, 2]
     refused = answers[codes.index(2)][1]
-    assert "Another process is collecting into tests/both-v0" in refused
+    assert "Another process is writing tests/both-v0" in refused
     assert "Traceback" not in refused
 
 
@@ -367,7 +379,7 @@ def test_a_lock_held_by_a_living_process_is_respected(root, capsys):
         fcntl.flock(lock, fcntl.LOCK_EX)
         begin = time.perf_counter()
         code, _, err = run(capsys, "collect", "pointmaze-umaze", "--out", "tests/held-v0")
-        assert code == 2 and "Another process is collecting" in err
+        assert code == 2 and "Another process is writing" in err
         assert time.perf_counter() - begin < 5, "it should not wait, nor play first"
     assert files(root) == {}
 

@@ -14,7 +14,15 @@ from samples import numbered_transitions, store_episodes
 
 from mbta_helpers import datasets
 from mbta_helpers.errors import UserError
-from mbta_helpers.mazes import BALL_RADIUS, MAZES, SUCCESS_RADIUS, make_env, place
+from mbta_helpers.mazes import (
+    MAZES,
+    SUCCESS_RADIUS,
+    choose_route,
+    make_env,
+    place,
+    random_position,
+    shortest_route,
+)
 
 
 def tree(root):
@@ -80,16 +88,17 @@ def test_an_episode_ends_at_its_goal_or_on_the_way(umaze):
 @pytest.mark.parametrize("maze", MAZES.values(), ids=MAZES)
 def test_random_positions_are_free_and_reach_walls_and_corners(maze):
     rng = np.random.default_rng(0)
-    points = np.stack([datasets.random_position(maze, rng) for _ in range(3000)])
-    assert maze.is_free(points, clearance=BALL_RADIUS).all()
-    step = 0.01 * np.eye(2)
+    points = np.stack([random_position(maze, rng) for _ in range(3000)])
+    assert maze.is_free(points, clearance=maze.radius).all()
+    step = 0.01 * maze.side * np.eye(2)
     touching = np.stack(
         [
-            ~(maze.is_free(points + d, BALL_RADIUS) & maze.is_free(points - d, BALL_RADIUS))
+            ~(maze.is_free(points + d, maze.radius) & maze.is_free(points - d, maze.radius))
             for d in step
         ]
     )
-    assert 0.2 < touching.any(0).mean() < 0.6 and touching.all(0).mean() > 0.01
+    most = 0.6 if maze.body == "point" else 0.9  # an ant fills more of its cell
+    assert 0.2 < touching.any(0).mean() < most and touching.all(0).mean() > 0.01
     visited = {maze.cell_at(xy) for xy in points}
     assert visited == set(maze.cells)
 
@@ -121,7 +130,7 @@ def test_routes_are_connected_and_goals_are_near(maze):
     detours = 0
     for _ in range(200):
         start = maze.cells[rng.integers(len(maze.cells))]
-        route = datasets.choose_route(maze, start, longest // 2, rng)
+        route = choose_route(maze, start, longest // 2, rng)
         assert route[0] == start
         for here, there in itertools.pairwise(route):
             assert there in maze.neighbours(here)
@@ -136,7 +145,7 @@ def test_shortest_route_is_shortest(maze):
     rng = np.random.default_rng(1)
     for start in maze.cells:
         goal = maze.cells[rng.integers(len(maze.cells))]
-        route = datasets.shortest_route(maze, start, goal, rng)
+        route = shortest_route(maze, start, goal, rng)
         assert (route[0], route[-1]) == (start, goal)
         assert len(route) - 1 == maze.distances(goal)[start]
 
@@ -218,7 +227,7 @@ def test_two_cannot_collect_into_one_dataset(root, umaze):
     (root / "tests").mkdir()
     with (root / "tests" / ".busy-v0.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(UserError, match="Another process is collecting into tests/busy-v0"):
+        with pytest.raises(UserError, match="Another process is writing tests/busy-v0"):
             datasets.collect(umaze, 50, dataset_id="tests/busy-v0")
         assert tree(root) == {}
     assert datasets.collect(umaze, 50, dataset_id="tests/busy-v0") == "tests/busy-v0"
@@ -300,6 +309,114 @@ def test_an_ant_has_its_position_put_first(root):
     assert transitions.states.shape == (8, 29)
     assert np.allclose(transitions.states[:, :2], xy)
     assert np.allclose(transitions.states[:, 2:], ant["observation"])
+
+
+def ant(length: int, body: int = 27, seed: int = 0, **changes) -> dict:
+    """One episode as in D4RL/antmaze: the position is the achieved goal alone."""
+    rng = np.random.default_rng(seed)
+    goals = {"achieved_goal": rng.standard_normal((length + 1, 2)).cumsum(0)} | changes
+    episode = d4rl(length, seed, body, **goals)
+    return episode | {"actions": rng.uniform(-1, 1, (length, 8)).astype(np.float32)}
+
+
+def test_an_ant_of_version_5_loses_its_contact_forces(root):
+    episode = ant(7, body=105)
+    store_episodes("tests/five-v0", [episode])
+    states = datasets.load("tests/five-v0").states
+    assert states.shape == (8, 29)
+    observations = episode["observations"]
+    assert np.allclose(states[:, :2], observations["achieved_goal"])
+    assert np.allclose(states[:, 2:], observations["observation"][:, :27])
+
+
+@pytest.mark.parametrize("body", [29, 111])
+def test_an_ant_of_another_version_is_refused(root, body):
+    store_episodes("tests/other-v0", [ant(7, body=body)])
+    with pytest.raises(UserError, match=rf"27 numbers \(AntMaze v4\) or 105 \(v5\), not {body}"):
+        datasets.load("tests/other-v0")
+
+
+def test_an_ant_without_its_position_is_refused(root):
+    store_episodes("tests/lost-v0", [ant(7, achieved_goal=None)])
+    with pytest.raises(UserError, match=r"achieved_goal \(the position\).*; achieved_goal missing"):
+        datasets.load("tests/lost-v0")
+
+
+# -- downloading ------------------------------------------------------------------------------
+
+REMOTE = "D4RL/antmaze/medium-play-v1"
+
+
+def test_a_dataset_of_d4rl_that_is_here_is_not_downloaded(root, monkeypatch):
+    monkeypatch.setattr(minari, "download_dataset", lambda *_: pytest.fail("downloaded"))
+    store_episodes(REMOTE, [ant(12, seed=1), ant(9, seed=2)])
+    transitions = datasets.load(REMOTE)
+    assert transitions.lengths.tolist() == [12, 9] and transitions.states.shape == (23, 29)
+
+
+def test_a_dataset_of_d4rl_is_downloaded_once(root, monkeypatch):
+    asked = []
+
+    def download(dataset_id):
+        asked.append(dataset_id)
+        store_episodes(dataset_id, [ant(12)])
+        assert not (root / REMOTE).exists(), "nobody may see it before it is whole"
+
+    monkeypatch.setattr(minari, "download_dataset", download)
+    first, second = datasets.load(REMOTE), datasets.load(REMOTE)
+    assert asked == [REMOTE] and first.digest() == second.digest()
+    assert REMOTE in minari.list_local_datasets()
+    assert not list(root.glob(".partial*"))
+
+
+@pytest.mark.parametrize("error", [OSError("no route to host\nmore"), ImportError("no route")])
+def test_without_a_network_one_message_says_so(root, monkeypatch, error):
+    def download(dataset_id):
+        store_episodes(dataset_id, [ant(12)])
+        raise error
+
+    monkeypatch.setattr(minari, "download_dataset", download)
+    with pytest.raises(UserError) as caught:
+        datasets.load(REMOTE)
+    message = str(caught.value)
+    assert "could not be downloaded (no route" in message and "\n" not in message
+    assert "with a network" in message and "mbta collect antmaze-medium" in message
+    assert tree(root) == {} and not list(root.glob(".partial*"))
+
+
+def test_an_interrupted_download_leaves_nothing_and_starts_anew(root, monkeypatch):
+    def interrupt(dataset_id):
+        store_episodes(dataset_id, [ant(12)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(minari, "download_dataset", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load(REMOTE)
+    assert tree(root) == {}
+    monkeypatch.setattr(minari, "download_dataset", lambda name: store_episodes(name, [ant(12)]))
+    assert datasets.load(REMOTE).lengths.tolist() == [12]
+
+
+def test_a_download_that_brings_nothing_is_refused(root, monkeypatch):
+    monkeypatch.setattr(minari, "download_dataset", lambda _: None)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        datasets.load(REMOTE)
+    with pytest.raises(UserError, match=r"not a Minari dataset id. Write it like D4RL/antmaze"):
+        datasets.load("D4RL/antmaze")
+    assert tree(root) == {}
+
+
+def test_two_do_not_download_one_dataset_at_once(root, monkeypatch):
+    monkeypatch.setattr(minari, "download_dataset", lambda *_: pytest.fail("downloaded"))
+    lock = root / "D4RL" / "antmaze" / ".medium-play-v1.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(UserError, match=f"Another process is writing {REMOTE}. Wait for it"):
+            datasets.load(REMOTE)
+
+
+# -- what is no dataset -----------------------------------------------------------------------
 
 
 def test_unknown_dataset_names_the_nearest(stored):

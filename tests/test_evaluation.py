@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import SKILL, small_model
 
-from mbta_helpers.datasets import Controller, shortest_route
+from mbta_helpers.datasets import Controller
 from mbta_helpers.evaluation import (
     PlanningAgent,
     SkillAgent,
@@ -16,7 +16,7 @@ from mbta_helpers.evaluation import (
     table,
     wilson_interval,
 )
-from mbta_helpers.mazes import Tasks, sample_tasks, shortest_path_length
+from mbta_helpers.mazes import Tasks, sample_tasks, shortest_path_length, shortest_route
 from mbta_helpers.planning import CEMConfig, Planner, PlannerConfig
 
 Z = 1.959963984540054  # the normal's 97.5 % point, from tables

@@ -3,6 +3,8 @@
 import heapq
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,24 +19,28 @@ from mbta_helpers.mazes import (
     SUCCESS_RADIUS,
     get_maze,
     make_env,
+    opened,
     place,
     sample_tasks,
     shortest_path_length,
 )
 
 ALL = sorted(MAZES)
+POINT = [maze for maze in MAZES.values() if maze.body == "point"]
 every_maze = pytest.mark.parametrize("maze", MAZES.values(), ids=list(MAZES))
+every_pointmaze = pytest.mark.parametrize("maze", POINT, ids=lambda maze: maze.name)
 
 
 @every_maze
 def test_cells_have_the_simulator_s_coordinates(maze):
-    env = make_env(maze)
-    theirs = env.unwrapped.maze
+    with opened(maze) as env:
+        theirs = env.unwrapped.maze
     for cell in maze.cells:
         assert np.allclose(maze.centre(cell), theirs.cell_rowcol_to_xy(np.array(cell)))
         assert maze.cell_at(maze.centre(cell)) == cell
     assert maze.walls == tuple(tuple(value == 1 for value in row) for row in theirs.maze_map)
-    env.close()
+    assert maze.side == theirs.maze_size_scaling
+    assert not Path(env.unwrapped.tmp_xml_file_path).exists()
 
 
 @given(st.data())
@@ -42,7 +48,34 @@ def test_a_point_is_in_the_cell_whose_centre_is_nearest(data):
     maze = get_maze(data.draw(st.sampled_from(ALL)))
     cell = data.draw(st.sampled_from(maze.cells))
     offset = data.draw(st.tuples(*[st.floats(-0.49, 0.49)] * 2))
-    assert maze.cell_at(maze.centre(cell) + offset) == cell
+    assert maze.cell_at(maze.centre(cell) + maze.side * np.array(offset)) == cell
+
+
+@every_pointmaze
+def test_a_larger_cell_is_the_same_maze_in_other_units(maze):
+    large = replace(maze, side=4.0, radius=4 * maze.radius)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (200, 2)) * (maze.shape[1], maze.shape[0])
+    for clearance in (0.0, 0.2):
+        free = maze.is_free(points, clearance)
+        assert np.array_equal(large.is_free(4 * points, 4 * clearance), free)
+    assert [large.cell_at(4 * point) for point in points] == list(map(maze.cell_at, points))
+    assert large.extent == tuple(4 * end for end in maze.extent)
+    for start, goal in points[free].reshape(-1)[:8].reshape(2, 2, 2):
+        length = shortest_path_length(maze, start, goal)
+        assert shortest_path_length(large, 4 * start, 4 * goal) == pytest.approx(4 * length)
+    small, wide = sample_tasks(maze, 20, 3), sample_tasks(large, 20, 3)
+    assert np.allclose(wide.starts, 4 * small.starts) and np.allclose(wide.goals, 4 * small.goals)
+
+
+def test_ants_have_cells_of_four_and_room_for_their_legs():
+    for name in ("umaze", "medium", "large"):
+        ant, point = get_maze(f"antmaze-{name}"), get_maze(f"pointmaze-{name}")
+        assert (ant.side, ant.body, ant.max_steps) == (4.0, "ant", 1000)
+        assert ant.walls == point.walls and ant.radius > 1.0
+        assert (point.side, point.body, point.radius) == (1.0, "point", BALL_RADIUS)
+    with pytest.raises(UserError, match=r"outside antmaze-umaze, which spans x in \[-10, 10\]"):
+        get_maze("antmaze-umaze").check_point("goal", np.array([11.0, 0.0]))
 
 
 def touches_wall(maze, xy, clearance):
@@ -57,7 +90,7 @@ def touches_wall(maze, xy, clearance):
     return False
 
 
-@every_maze
+@every_pointmaze
 @pytest.mark.parametrize("clearance", [0.0, 0.1])
 def test_is_free_equals_brute_force(maze, clearance):
     rows, columns = maze.shape
@@ -135,7 +168,7 @@ def grid_point(maze, xy):
     return round((rows / 2 - xy[1]) * FINE), round((xy[0] + columns / 2) * FINE)
 
 
-@every_maze
+@every_pointmaze
 def test_shortest_paths_equal_a_fine_grid(maze):
     """The grid knows 48 directions, so its ways are at most one in a hundred longer."""
     rng = np.random.default_rng(1)
@@ -174,7 +207,7 @@ def test_tasks_are_reproducible_and_lie_in_different_free_cells(maze):
         assert cells[0] != cells[1]
         for point, cell in zip((start, goal), cells, strict=True):
             assert cell in maze.cells
-            assert np.abs(point - maze.centre(cell)).max() <= POSITION_NOISE
+            assert np.abs(point - maze.centre(cell)).max() <= POSITION_NOISE * maze.side
     assert {maze.cell_at(goal) for goal in tasks.goals} == set(maze.cells)
 
 
@@ -204,7 +237,7 @@ def test_success_is_the_simulator_s_own(umaze, inside):
 def test_unknown_maze_names_the_nearest():
     with pytest.raises(UserError, match=r"'pointmaze-meduim'. Did you mean pointmaze-medium"):
         get_maze("pointmaze-meduim")
-    with pytest.raises(UserError, match="Known: pointmaze-large, pointmaze-medium, pointmaze"):
+    with pytest.raises(UserError, match=r"Known: antmaze-large, .*, pointmaze-medium, pointmaze"):
         get_maze("xyz")
 
 
