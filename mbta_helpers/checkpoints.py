@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,9 +24,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mbta_helpers.errors import UserError, require
-
-if TYPE_CHECKING:  # networks import windows and datasets, which load the ant's controller
-    from mbta_helpers.networks import SkillModel
 
 FORMAT = 2  # format 1 has a checksum over the tensors alone
 
@@ -135,9 +132,9 @@ def _digest(tensors: dict[str, Tensor], header: dict) -> str:
     return content.hexdigest()
 
 
-def restore(model: SkillModel, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy stored tensors into a model; UserError where names or dimensions differ."""
-    own = model.stored_tensors()
+@torch.no_grad()
+def restore(own: dict[str, Tensor], tensors: dict[str, Tensor], where: str) -> None:
+    """Copy stored tensors over a model's own; UserError where names or dimensions differ."""
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     require(
         not missing and not extra,
@@ -150,4 +147,5 @@ def restore(model: SkillModel, tensors: dict[str, Tensor], where: str) -> None:
             f"{where} is of other dimensions: {name} is {tuple(tensor.shape)}, but "
             f"{tuple(own[name].shape)} is needed. Train again with this configuration.",
         )
-    model.load_state_dict(tensors, strict=False)
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)

@@ -385,7 +385,7 @@ class Trainer:
         )
         prefix = "model/"
         model = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        restore(self.model, model, str(out / TRAINING_STATE))
+        restore(self.model.stored_tensors(), model, str(out / TRAINING_STATE))
         self.generator.set_state(tensors["generator"])
         for index, optimiser in enumerate(self.optimisers):
             state: dict[int, dict[str, Tensor]] = {}
@@ -466,5 +466,5 @@ def load_model(folder: Path) -> TrainedModel:
         model = SkillModel(config.networks(header["state_dim"], header["action_dim"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder} has a configuration that is not understood: {error}.") from error
-    restore(model, checkpoint.tensors, str(folder))
+    restore(model.stored_tensors(), checkpoint.tensors, str(folder))
     return TrainedModel(model.eval(), config, checkpoint.provenance)

@@ -178,7 +178,7 @@ def test_other_files_are_refused(tmp_path):
 
 def test_restore_copies_every_tensor():
     here, there = small_model(seed=1), small_model(seed=2)
-    restore(there, here.stored_tensors(), "file")
+    restore(there.stored_tensors(), here.stored_tensors(), "file")
     for name, tensor in here.state_dict().items():
         assert torch.equal(there.state_dict()[name], tensor)
 
@@ -190,12 +190,12 @@ def test_restore_refuses_what_does_not_fit():
     tensors = model.stored_tensors()
     tensors.pop(name)
     with pytest.raises(UserError, match=rf"missing \['{name}'\], extra nothing"):
-        restore(model, tensors, "file")
+        restore(model.stored_tensors(), tensors, "file")
     with pytest.raises(UserError, match=r"extra \['more'\]"):
-        restore(model, model.stored_tensors() | {"more": torch.zeros(1)}, "file")
+        restore(model.stored_tensors(), model.stored_tensors() | {"more": torch.zeros(1)}, "file")
     wider = small_model(skill_dim=9).stored_tensors()
     with pytest.raises(UserError, match="of other dimensions"):
-        restore(model, wider, "file")
+        restore(model.stored_tensors(), wider, "file")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), "a refused file changed the model"
 
