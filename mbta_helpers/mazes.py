@@ -193,7 +193,8 @@ def shortest_route(maze: Maze, start: Cell, goal: Cell, rng: np.random.Generator
 def choose_route(maze: Maze, start: Cell, reach: int, rng: np.random.Generator) -> list[Cell]:
     """Cells from a start to a random goal at most `reach` cells away, one in four by a detour.
 
-    The cap means that no episode shows a long route: those have to be composed.
+    So no goal is far, and long routes have to be composed; a detour and its goal may lie on
+    opposite sides of the start.
     """
     near = [cell for cell, steps in maze.distances(start).items() if 0 < steps <= reach]
     goal = near[rng.integers(len(near))]
