@@ -13,6 +13,7 @@ from mbta_helpers.errors import UserError, require
 
 MAZE_NAMES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
 ANT_NAMES = ("antmaze-umaze", "antmaze-medium", "antmaze-large")
+PRESET_NAMES = MAZE_NAMES + ANT_NAMES
 
 
 def point(text: str) -> tuple[float, float]:
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     collect = commands.add_parser("collect", help="play in a maze and store a Minari dataset")
-    collect.add_argument("maze", help=", ".join(MAZE_NAMES + ANT_NAMES))
+    collect.add_argument("maze", help=", ".join(PRESET_NAMES))
     collect.add_argument("--steps", type=int, help="default 200000, with ants 300000")
     collect.add_argument("--seed", type=seed, default=0, help="default 0")
     collect.add_argument("--out", metavar="ID", help="Minari id; default mbta/MAZE-v0")
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     train = commands.add_parser("train", help="train the skill model by EM")
-    train.add_argument("--preset", required=True, help=f"{', '.join(MAZE_NAMES)}, or paper")
+    train.add_argument("--preset", required=True, help=f"{', '.join(PRESET_NAMES)}, or paper")
     train.add_argument("--dataset", metavar="ID", help="Minari id; default the maze's own")
     train.add_argument("--seed", type=seed, default=0, help="default 0")
     train.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
@@ -78,6 +79,26 @@ def parser() -> argparse.ArgumentParser:
     _add_model_options(evaluate)
     evaluate.add_argument("--episodes", type=int, default=100, help="default 100")
     evaluate.add_argument("--planner", choices=("cem", "prior", "random"), default="cem")
+    evaluate.add_argument(
+        "--tasks",
+        choices=("random", "corner"),
+        default="random",
+        help="between random cells (default), or from corner to corner",
+    )
+    evaluate.add_argument(
+        "--push",
+        type=float,
+        default=0.0,
+        metavar="SPEED",
+        help="kick the body every 100 steps by this much, map units a second; default 0",
+    )
+    evaluate.add_argument(
+        "--motors",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of each action that arrives; default 1",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
 
     plan = commands.add_parser("plan", help="one plan, as a table and a picture")
@@ -91,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", required=True, help=", ".join(MAZE_NAMES))
+    command.add_argument("--preset", required=True, help=", ".join(PRESET_NAMES))
     command.add_argument("--checkpoint", metavar="DIR", type=Path, help="default: as shipped")
     command.add_argument("--seed", type=seed, default=0, help="default 0")
     command.add_argument("--plan-length", type=int, metavar="L", help="skills in a plan")
@@ -175,7 +196,7 @@ def _load(arguments: argparse.Namespace):
     """The preset with the planner's options put in, and the trained model."""
     from dataclasses import replace
 
-    from mbta_helpers import presets, training
+    from mbta_helpers import mazes, presets, training
 
     preset = presets.get_preset(arguments.preset)
     given = {
@@ -189,10 +210,13 @@ def _load(arguments: argparse.Namespace):
         trained = presets.load_shipped(arguments.preset)
     else:
         trained = training.load_model(arguments.checkpoint)
+    states, actions = mazes.DIMENSIONS[mazes.get_maze(preset.maze).body]
+    sizes = trained.model.config
     require(
-        trained.model.config.state_dim == 4 and trained.model.config.action_dim == 2,
-        f"{arguments.checkpoint} was trained on states of {trained.model.config.state_dim} "
-        f"dimensions, but {preset.maze} has 4. Name a checkpoint of this maze.",
+        (sizes.state_dim, sizes.action_dim) == (states, actions),
+        f"{arguments.checkpoint} was trained on states of {sizes.state_dim} and actions of "
+        f"{sizes.action_dim} dimensions, but {preset.maze} has {states} and {actions}. Name a "
+        "checkpoint of this maze.",
     )
     return preset, planner, trained
 
@@ -201,12 +225,13 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Success over random tasks."""
     import torch
 
-    from mbta_helpers import evaluation, mazes, planning
+    from mbta_helpers import evaluation, mazes, planning, simulation
 
     _set_threads(arguments.threads)
+    disturbance = simulation.Disturbance(push_speed=arguments.push, motors=arguments.motors)
     preset, planner_config, trained = _load(arguments)
     maze = mazes.get_maze(preset.maze)
-    tasks = mazes.sample_tasks(maze, arguments.episodes, arguments.seed)
+    tasks = mazes.PROTOCOLS[arguments.tasks](maze, arguments.episodes, arguments.seed)
     generator = torch.Generator().manual_seed(arguments.seed)
     if arguments.planner == "cem":
         planner = planning.Planner(trained.model, planner_config, trained.config.window_length)
@@ -218,11 +243,21 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             generator,
             use_prior=arguments.planner == "prior",
         )
-    result = evaluation.evaluate(agent, maze, tasks, progress=not arguments.json)
+    result = evaluation.evaluate(
+        agent,
+        maze,
+        tasks,
+        progress=not arguments.json,
+        seed=arguments.seed,
+        disturbance=disturbance,
+    )
     summary = result.summary() | {
         "preset": arguments.preset,
         "seed": arguments.seed,
         "planner": arguments.planner,
+        "tasks": arguments.tasks,
+        "push": arguments.push,
+        "motors": arguments.motors,
     }
     if arguments.json:
         print(json.dumps(summary))
@@ -235,7 +270,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from mbta_helpers import evaluation, mazes, planning, plots
+    from mbta_helpers import evaluation, mazes, planning, plots, simulation
 
     _set_threads(arguments.threads)
     if arguments.figure is not None:
@@ -247,11 +282,15 @@ def run_plan(arguments: argparse.Namespace) -> None:
     maze.check_point("goal", goal)
     planner = planning.Planner(trained.model, planner_config, trained.config.window_length)
     agent = evaluation.PlanningAgent(planner, torch.Generator().manual_seed(arguments.seed))
-    state = torch.tensor([[*start, 0.0, 0.0]], dtype=torch.float32)
+    task = mazes.Tasks(start[None], goal[None])
+    result = evaluation.evaluate(agent, maze, task, seed=arguments.seed)
+    bodies = simulation.begin(maze, task, np.random.default_rng(arguments.seed))
     plan = planner.plan(
-        state, torch.tensor(goal[None]).float(), torch.Generator().manual_seed(arguments.seed)
+        torch.from_numpy(bodies.states).float(),
+        torch.from_numpy(task.goals).float(),
+        torch.Generator().manual_seed(arguments.seed),
     )
-    result = evaluation.evaluate(agent, maze, mazes.Tasks(start[None], goal[None]))
+    bodies.close()
     path = plan.path[0].numpy()
     print("skill       x       y   to goal")
     for number, (x, y) in enumerate(path[:, :2]):

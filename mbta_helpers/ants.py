@@ -18,6 +18,8 @@ Symbols: N ants.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mujoco
@@ -189,12 +191,16 @@ def world(env_id: str = "AntMaze_Medium-v4", open_field: bool = False) -> mujoco
 
 
 class Ants:
-    """N ants, each alone in the same world, stepped as the environment steps one."""
+    """N ants, each alone in the same world, stepped as the environment steps one.
 
-    def __init__(self, model: mujoco.MjModel, count: int):
+    threads: of the processor that step them; the numbers do not depend on it.
+    """
+
+    def __init__(self, model: mujoco.MjModel, count: int, threads: int = 1):
         require(count >= 1, f"The number of ants must be at least 1, not {count}.")
         self.model = model
         self.data = [mujoco.MjData(model) for _ in range(count)]
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -220,12 +226,19 @@ class Ants:
         for data, kick in zip(self.data, kicks, strict=True):
             data.qvel[:6] += kick
 
-    def step(self, actions: np.ndarray) -> np.ndarray:
-        """Apply torques in [−1, 1], (N, 8), for one step; returns the states, (N, 29)."""
-        for data, action in zip(self.data, actions, strict=True):
-            data.ctrl[:] = action
-            mujoco.mj_step(self.model, data, FRAME_SKIP)
-        return self.states
+    def step(self, actions: np.ndarray, rows: Iterable[int] | None = None) -> np.ndarray:
+        """Apply torques in [−1, 1] for one step: to all ants, (N, 8), or to those of rows.
+
+        Returns their states, (N, 29) or (rows, 29).
+        """
+        rows = range(len(self)) if rows is None else rows
+        mapped = map if self._pool is None else self._pool.map
+        return np.stack(list(mapped(self._step_one, rows, actions)))
+
+    def _step_one(self, index: int, action: np.ndarray) -> np.ndarray:
+        self.data[index].ctrl[:] = action
+        mujoco.mj_step(self.model, self.data[index], FRAME_SKIP)  # other threads may run
+        return self.state(index)
 
 
 def standing(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mbta_helpers.mazes import Maze, Tasks, make_env, place, shortest_path_length
+from mbta_helpers.mazes import Maze, Tasks, shortest_path_length
 from mbta_helpers.networks import SkillModel
 from mbta_helpers.planning import Plan, Planner
+from mbta_helpers.simulation import Bodies, Disturbance, begin
 
-STUCK = 0.5  # map units; an episode that moves less than this in its last quarter is stuck
-NEAR = 1.5  # map units; closer than this at the end is "late", farther "lost"
+STUCK = 0.5  # cells; an episode that moves less than this in its last quarter is stuck
+NEAR = 1.5  # cells; closer than this at the end is "late", farther "lost"
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -97,8 +98,9 @@ class PlanningAgent:
 class Evaluation:
     """What happened in N tasks.
 
-    success: (N,) bool. steps: (N,) until success, or all. causes: (N,) "reached", "stuck" (moved
-    less than STUCK in its last quarter), "late" (nearer than NEAR at the end) or "lost".
+    success: (N,) bool. steps: (N,) until success, or all. causes: (N,) "reached", "fell" (lay on
+    its back), "stuck" (moved less than STUCK in its last quarter), "late" (nearer than NEAR at
+    the end) or "lost".
     paths: N arrays (n + 1, 2). decision_ms: planning time, milliseconds a decision of one episode.
     """
 
@@ -127,68 +129,103 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    agent: Agent, maze: Maze, tasks: Tasks, max_steps: int | None = None, progress: bool = False
+    agent: Agent,
+    maze: Maze,
+    tasks: Tasks,
+    max_steps: int | None = None,
+    progress: bool = False,
+    seed: int = 0,
+    disturbance: Disturbance | None = None,
 ) -> Evaluation:
     """Run all tasks side by side; success is the simulator's info["success"].
 
-    max_steps: the steps that each task may take, the maze's own number by default.
+    max_steps: the steps that each task may take, the maze's own number by default. seed: of the
+    ants' headings at the start and of the pushes.
     """
-    limit = max_steps or maze.max_steps
-    envs = [make_env(maze) for _ in range(len(tasks))]
-    states = np.stack([place(*each) for each in zip(envs, tasks.starts, tasks.goals, strict=True)])
+    rng = np.random.default_rng(seed)
+    bodies = begin(maze, tasks, rng)
+    try:
+        return _run(agent, maze, tasks, bodies, max_steps or maze.max_steps, progress, rng,
+                    disturbance or Disturbance())  # fmt: skip
+    finally:
+        bodies.close()
+
+
+def _run(
+    agent: Agent,
+    maze: Maze,
+    tasks: Tasks,
+    bodies: Bodies,
+    limit: int,
+    progress: bool,
+    rng: np.random.Generator,
+    disturbance: Disturbance,
+) -> Evaluation:
     goals = torch.from_numpy(tasks.goals).float()
-    paths = [[state[:2].copy()] for state in states]
-    success = np.zeros(len(tasks), bool)
+    paths = [[xy] for xy in bodies.states[:, :2].copy()]
     steps = np.full(len(tasks), limit)
     decision_ms = []
     running = np.arange(len(tasks))
     bar = tqdm(total=len(tasks), desc=f"tasks in {maze.name}", disable=not progress, unit="task")
     for now in range(limit):
-        state, goal = torch.from_numpy(states[running]).float(), goals[running]
+        kicks = disturbance.kicks(len(tasks), now, rng)
+        if kicks is not None:
+            bodies.push(running, kicks[running])
+        state, goal = torch.from_numpy(bodies.states[running]).float(), goals[running]
         if now % agent.replan_every == 0:
-            begin = time.perf_counter()
+            start = time.perf_counter()
             decision = agent.decide(state, goal, running)
-            decision_ms += [1e3 * (time.perf_counter() - begin) / len(running)] * len(running)
+            decision_ms += [1e3 * (time.perf_counter() - start) / len(running)] * len(running)
         actions = agent.act(state, goal, decision, now % agent.replan_every).numpy()
-        for episode, action in zip(running, actions, strict=True):
-            observation, _, _, _, info = envs[episode].step(action)
-            states[episode] = observation["observation"]
-            paths[episode].append(states[episode, :2].copy())
-            success[episode] = info["success"]
-        steps[running[success[running]]] = now + 1
-        bar.update(int(success[running].sum()))
-        decision = decision[torch.from_numpy(~success[running])]
-        running = running[~success[running]]
+        bodies.step(running, disturbance.motors * actions)
+        for episode, xy in zip(running, bodies.states[running, :2], strict=True):
+            paths[episode].append(xy)
+        there = bodies.success[running]
+        steps[running[there]] = now + 1
+        bar.update(int(there.sum()))
+        decision = decision[torch.from_numpy(~there)]
+        running = running[~there]
         if not len(running):
             break
     bar.close()
-    for env in envs:
-        env.close()
-    walked = [np.stack(path) for path in paths]
+    return _evaluation(maze, tasks, bodies, steps, [np.stack(path) for path in paths], decision_ms)
+
+
+def _evaluation(
+    maze: Maze,
+    tasks: Tasks,
+    bodies: Bodies,
+    steps: np.ndarray,
+    paths: list[np.ndarray],
+    decision_ms: list[float],
+) -> Evaluation:
+    ends = zip(bodies.success, bodies.fallen(), paths, tasks.goals, strict=True)
     return Evaluation(
         tasks=tasks,
-        success=success,
+        success=bodies.success,
         steps=steps,
-        causes=np.array([_cause(*each) for each in zip(success, walked, tasks.goals, strict=True)]),
-        paths=walked,
+        causes=np.array([_cause(maze, *each) for each in ends]),
+        paths=paths,
         path_ratio=np.array(
             [
                 np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
                 / max(shortest_path_length(maze, start, path[-1]), 1e-9)
-                for path, start in zip(walked, tasks.starts, strict=True)
+                for path, start in zip(paths, tasks.starts, strict=True)
             ]
         ),
         decision_ms=np.array(decision_ms),
     )
 
 
-def _cause(success: bool, path: np.ndarray, goal: np.ndarray) -> str:
+def _cause(maze: Maze, success: bool, fallen: bool, path: np.ndarray, goal: np.ndarray) -> str:
     if success:
         return "reached"
+    if fallen:
+        return "fell"
     quarter = path[-max(len(path) // 4, 2) :]
-    if np.ptp(quarter, axis=0).max() < STUCK:
+    if np.ptp(quarter, axis=0).max() < STUCK * maze.side:
         return "stuck"
-    return "late" if np.linalg.norm(path[-1] - goal) < NEAR else "lost"
+    return "late" if np.linalg.norm(path[-1] - goal) < NEAR * maze.side else "lost"
 
 
 def table(summary: dict) -> str:

@@ -32,7 +32,8 @@ Cell = tuple[int, int]
 
 SUCCESS_RADIUS = 0.45  # the radius behind info["success"] in gymnasium-robotics
 BALL_RADIUS = 0.1  # of the point mass (its geom in gymnasium-robotics)
-ANT_RADIUS = 1.2  # of an ant with its legs stretched out
+ANT_RADIUS = 1.1  # of an ant with its legs stretched out
+DIMENSIONS = {"point": (4, 2), "ant": (29, 8)}  # of a body's states and actions
 ANT_SIDE = 4.0  # of AntMaze's cells
 POSITION_NOISE = 0.25  # starts and goals lie within this of their cell's centre, in cells
 
@@ -42,7 +43,7 @@ class Maze:
     """A maze: its walls, its environment, and the steps that one task may take.
 
     side: of a cell, in map units. body: what moves in it, "point" or "ant". radius: how near to a
-    wall the body's centre is put.
+    wall the body's centre is put. far_corner: the cell where the longest ways from (1, 1) end.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Maze:
     side: float = 1.0
     body: str = "point"
     radius: float = BALL_RADIUS
+    far_corner: Cell = (3, 1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,12 +141,16 @@ class Maze:
         )
 
 
+FAR_CORNERS = {"UMaze": (3, 1), "Medium": (6, 6), "Large": (7, 10)}
+
+
 def _pointmaze(size: str, walls: list[list], max_steps: int) -> Maze:
     return Maze(
         name=f"pointmaze-{size.lower()}",
         env_id=f"PointMaze_{size}-v3",
         walls=tuple(tuple(cell == 1 for cell in row) for row in walls),
         max_steps=max_steps,
+        far_corner=FAR_CORNERS[size],
     )
 
 
@@ -157,6 +163,7 @@ def _antmaze(size: str, walls: list[list]) -> Maze:
         side=ANT_SIDE,
         body="ant",
         radius=ANT_RADIUS,
+        far_corner=FAR_CORNERS[size],
     )
 
 
@@ -243,6 +250,21 @@ def sample_tasks(maze: Maze, count: int, seed: int) -> Tasks:
     pairs = np.stack([rng.choice(len(centres), 2, replace=False) for _ in range(count)])
     noise = maze.side * rng.uniform(-POSITION_NOISE, POSITION_NOISE, (2, count, 2))
     return Tasks(centres[pairs[:, 0]] + noise[0], centres[pairs[:, 1]] + noise[1])
+
+
+def corner_tasks(maze: Maze, count: int, seed: int) -> Tasks:
+    """Tasks from cell (1, 1) to the far corner, off the centres as those of `sample_tasks`.
+
+    D4RL's evaluation: the longest ways of the maze, which its data shows only in pieces.
+    """
+    require(count >= 1, f"The number of episodes must be at least 1, not {count}.")
+    rng = np.random.default_rng(seed)
+    ends = np.stack([maze.centre((1, 1)), maze.centre(maze.far_corner)])  # (2, 2)
+    noise = maze.side * rng.uniform(-POSITION_NOISE, POSITION_NOISE, (2, count, 2))
+    return Tasks(*(ends[:, None] + noise))
+
+
+PROTOCOLS = {"random": sample_tasks, "corner": corner_tasks}
 
 
 def make_env(maze: Maze) -> gym.Env:

@@ -32,10 +32,22 @@ PLANNER = PlannerConfig(
     cem=CEMConfig(candidates=320, iterations=5, elites=32),
 )  # fmt: skip
 
+ANTMAZE = TrainingConfig(
+    window_length=40, skill_dim=8, hidden=256, wavelengths=(4.0, 8.0, 16.0), beta=0.2,
+    settle_noise=0.02, updates=20_000, learning_rate=1e-3, stride=2, precision="bfloat16",
+)  # fmt: skip
+# Distances are four times those of PointMaze, and the penalties beside their squares 16 times.
+ANT_PLANNER = replace(
+    PLANNER, replan_every=10, epsilon_penalty=0.3, support_penalty=48.0, time_penalty=0.8
+)
+
 PRESETS = {
     "pointmaze-umaze": Preset("pointmaze-umaze", POINTMAZE, replace(PLANNER, plan_length=8)),
     "pointmaze-medium": Preset("pointmaze-medium", POINTMAZE, replace(PLANNER, plan_length=14)),
     "pointmaze-large": Preset("pointmaze-large", POINTMAZE, replace(PLANNER, plan_length=20)),
+    "antmaze-umaze": Preset("antmaze-umaze", ANTMAZE, replace(ANT_PLANNER, plan_length=8)),
+    "antmaze-medium": Preset("antmaze-medium", ANTMAZE, replace(ANT_PLANNER, plan_length=16)),
+    "antmaze-large": Preset("antmaze-large", ANTMAZE, replace(ANT_PLANNER, plan_length=24)),
     # Freed et al. (2023), appendix: for the full-size ant, far slower than what PointMaze needs.
     "paper": Preset(
         "pointmaze-medium",

@@ -108,6 +108,29 @@ def test_collect_train_evaluate_plan(root, tiny_preset, capsys):
     assert (root / "here" / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture(scope="module")
+def ant_run(tmp_path_factory):
+    """A folder with a run of a second on a little play of ants."""
+    from mbta_helpers import datasets, mazes
+
+    walks = datasets.collect(mazes.get_maze("antmaze-umaze"), 3000, 0, "tests/ants-v0")
+    out = tmp_path_factory.mktemp("runs") / "ants"
+    training.Trainer(tiny_config(), datasets.load(walks), seed=0).run(out)
+    return out
+
+
+def test_ants_are_evaluated_and_planned_for(ant_run, capsys):
+    model = ["--preset", "antmaze-umaze", "--checkpoint", ant_run, *CHEAP]
+    disturbed = ["--tasks", "corner", "--push", 1, "--motors", 0.8]
+    code, out, _ = run(capsys, "evaluate", *model, "--episodes", 2, *disturbed, "--json")
+    result = json.loads(out)
+    assert code == 0 and result["episodes"] == 2
+    assert (result["tasks"], result["push"], result["motors"]) == ("corner", 1.0, 0.8)
+    ends = ["--start", "-4,4", "--goal", "0,4"]
+    code, out, _ = run(capsys, "plan", *model, *ends)
+    assert code == 0 and "Carried out with a new plan every 5 steps" in out
+
+
 def test_collect_ants(root, capsys):
     arguments = ["--steps", 60, "--seed", 4, "--after-goal", "hold", "--out", "tests/ants-v0"]
     code, out, _ = run(capsys, "collect", "antmaze-umaze", *arguments)
@@ -221,7 +244,7 @@ BAD = {
     "after-goal-text": (["collect", "antmaze-umaze", "--after-goal", "sleep"], "invalid choice"),
     "ant-maze": (["collect", "antmaze-medum"], "Did you mean antmaze-medium"),
     "preset": (["train", "--preset", "pointmaze-larg"], "Did you mean pointmaze-large"),
-    "preset-far": (["evaluate", "--preset", "xyz"], "Known: paper, pointmaze-large"),
+    "preset-far": (["evaluate", "--preset", "xyz"], "antmaze-umaze, paper, pointmaze-large"),
     "dataset": ([*TRAIN, "--dataset", "mbta/none-v0"], "Unknown dataset 'mbta/none-v0'"),
     "method": ([*TRAIN, "--method", "three-steps"], "invalid choice"),
     "updates": ([*TRAIN, "--updates", "0"], "updates must be at least 1"),
@@ -247,6 +270,13 @@ BAD = {
     "goal-text": ([*PLAN, "--start", "1,1", "--goal", "there"], "'there' is not a point"),
     "goal-three": ([*PLAN, "--start", "1,1", "--goal", "1,1,1"], "is not a point"),
     "figure": ([*PLAN, *CHEAP, *POINTS, "--figure", "a.gif"], "png, pdf, svg, not 'gif'"),
+    "tasks": ([*EVALUATE, "--tasks", "easy"], "invalid choice"),
+    "push": ([*EVALUATE, "--push", "-1"], "A push of -1 is not a speed"),
+    "motors": ([*EVALUATE, "--motors", "0"], "motors is a share in (0, 1], not 0"),
+    "other-body": (
+        ["evaluate", "--preset", "antmaze-umaze", "--checkpoint", "TRAINED"],
+        "antmaze-umaze has 29 and 8",
+    ),
     "no-command": ([], "required: COMMAND"),
 }
 
@@ -295,7 +325,7 @@ def test_a_dataset_of_other_dimensions_trains_but_plans_in_no_maze(root, tiny_pr
     before = files(root)
     model = ["--preset", "pointmaze-umaze", "--checkpoint", "run"]
     code, _, err = run(capsys, "plan", *model, *POINTS)
-    assert code == 2 and "states of 29 dimensions" in err
+    assert code == 2 and "states of 29 and actions of 2" in err
     assert files(root) == before
 
 

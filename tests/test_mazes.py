@@ -17,6 +17,7 @@ from mbta_helpers.mazes import (
     MAZES,
     POSITION_NOISE,
     SUCCESS_RADIUS,
+    corner_tasks,
     get_maze,
     make_env,
     opened,
@@ -211,7 +212,27 @@ def test_tasks_are_reproducible_and_lie_in_different_free_cells(maze):
     assert {maze.cell_at(goal) for goal in tasks.goals} == set(maze.cells)
 
 
+@pytest.mark.parametrize("name", ["pointmaze-medium", "antmaze-umaze", "antmaze-large"])
+def test_corner_tasks_lead_from_the_first_cell_to_the_farthest_corner(name):
+    maze = get_maze(name)
+    tasks, again, others = (corner_tasks(maze, 100, seed) for seed in (7, 7, 8))
+    assert np.array_equal(tasks.starts, again.starts) and np.array_equal(tasks.goals, again.goals)
+    assert not np.array_equal(tasks.goals, others.goals)
+    ends = ((tasks.starts, (1, 1)), (tasks.goals, maze.far_corner))
+    for points, cell in ends:
+        assert {maze.cell_at(xy) for xy in points} == {cell}
+        assert np.abs(points - maze.centre(cell)).max() <= 0.25 * maze.side
+        assert np.ptp(points, axis=0).min() > 0.4 * maze.side
+    rows, columns = maze.shape
+    corners = {(i, j) for i in (1, rows - 2) for j in (1, columns - 2)}
+    steps = maze.distances((1, 1))
+    assert maze.far_corner in corners
+    assert steps[maze.far_corner] == max(steps[cell] for cell in corners if cell in steps)
+
+
 def test_tasks_are_counted_from_one(umaze):
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        corner_tasks(umaze, 0, 0)
     with pytest.raises(UserError, match="at least 1, not 0"):
         sample_tasks(umaze, 0, 0)
 
