@@ -34,6 +34,7 @@ from mbta_helpers.mazes import gym
 STATE_DIM = 29
 ACTION_DIM = 8
 FEATURE_DIM = 29
+OWN_FRAME = 7  # numbers of `own_frame`
 FRAME_SKIP = 5  # steps of 0.01 s of the simulator to one of the environment
 STEP_SECONDS = 0.05
 START_HEIGHT = 0.75
@@ -92,6 +93,24 @@ def up_vector(states: np.ndarray) -> np.ndarray:
     """The torso's own vertical in the world, (N, 3); its last component is 1 upright."""
     w, x, y, z = states[:, 3:7].T
     return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
+
+
+def own_frame(states: Tensor) -> Tensor:
+    """What an ant sees of itself along its heading: (..., 29) to (..., 7).
+
+    Its up-vector (3), turned back by the yaw, the yaw's cosine and sine, and half its horizontal
+    velocity (2), turned likewise.
+    """
+    w, x, y, z = states[..., 3:7].unbind(-1)
+    length = (w.square() + z.square()).clamp_min(1e-6)
+    cos, sin = (w.square() - z.square()) / length, 2 * w * z / length
+    up = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x)], -1)  # (..., 2)
+    turned = [
+        torch.stack([cos * v[..., 0] + sin * v[..., 1], cos * v[..., 1] - sin * v[..., 0]], -1)
+        for v in (up, _VELOCITY * states[..., 15:17])
+    ]
+    upright = 1 - 2 * (x.square() + y.square())
+    return torch.cat([turned[0], torch.stack([upright, cos, sin], -1), turned[1]], -1)
 
 
 def flipped(states: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from mbta_helpers.ants import OWN_FRAME, STATE_DIM, own_frame
 from mbta_helpers.errors import require
 from mbta_helpers.windows import Windows
 
@@ -22,7 +23,7 @@ class NetworkConfig:
     """Sizes of the four networks and the bounds of their standard deviations.
 
     wavelengths: of the sines and cosines of the map position that the networks see besides the
-    state, in map units; none by default.
+    state, in map units; none by default. own_frame: whether they see an ant from its own heading.
     hidden: width of posterior and policy. model_hidden: of world model and prior.
     The bounds are in units of the standard deviation of what is predicted, for the world model,
     and as they stand for z and for the actions.
@@ -36,6 +37,7 @@ class NetworkConfig:
     gru_hidden: int = 64
     gru_layers: int = 1
     wavelengths: tuple[float, ...] = ()
+    own_frame: bool = False
     min_std: float = 0.05
     max_std: float = 2.0
 
@@ -53,6 +55,11 @@ class NetworkConfig:
             require(value >= 1, f"{name} must be at least 1, not {value}.")
         require(all(length > 0 for length in self.wavelengths), "wavelengths must be positive.")
         require(
+            not self.own_frame or self.state_dim == STATE_DIM,
+            f"Only an ant's state of {STATE_DIM} numbers has a frame of its own; this has "
+            f"{self.state_dim}. Set own_frame to False.",
+        )
+        require(
             0 < self.min_std < self.max_std,
             f"min_std {self.min_std:g} must lie between 0 and max_std {self.max_std:g}.",
         )
@@ -61,10 +68,13 @@ class NetworkConfig:
 class Normaliser(nn.Module):
     """Mean, std, lowest and highest of states, and std of s_T − s_0, over the training windows."""
 
-    def __init__(self, state_dim: int, wavelengths: tuple[float, ...] = ()):
+    def __init__(
+        self, state_dim: int, wavelengths: tuple[float, ...] = (), own_frame: bool = False
+    ):
         super().__init__()
-        self.width = state_dim + 4 * len(wavelengths)
+        self.width = state_dim + 4 * len(wavelengths) + OWN_FRAME * own_frame
         self.wavelengths = wavelengths
+        self.own_frame = own_frame
         self.register_buffer("mean", torch.zeros(state_dim))
         self.register_buffer("std", torch.ones(state_dim))
         self.register_buffer("delta_std", torch.ones(state_dim))
@@ -84,16 +94,19 @@ class Normaliser(nn.Module):
         self.delta_std.copy_((last - first).square().mean(0).sqrt().clamp_min(1e-3))
 
     def forward(self, state: Tensor) -> Tensor:
-        """Normalised states and the waves of the map position: (..., S) to (..., width).
+        """Normalised states, waves of the position, an ant's own view: (..., S) to (..., width).
 
         A network of plain coordinates learns slowly what changes within a cell of the maze, such
-        as where walls end; sines of the position make that easy (Tancik et al. 2020).
+        as where walls end; sines of the position make that easy (Tancik et al. 2020). For the same
+        reason an ant's tilt and velocity are also given as seen along its heading.
         """
         features = [(state - self.mean) / self.std]
         for wavelength in self.wavelengths:
             phase = (2 * math.pi / wavelength) * state[..., :2]  # (..., 2)
             features += [phase.sin(), phase.cos()]
-        return torch.cat(features, -1) if self.wavelengths else features[0]
+        if self.own_frame:
+            features.append(own_frame(state))
+        return torch.cat(features, -1)  # (..., width)
 
 
 class Head(nn.Module):
@@ -255,7 +268,7 @@ class SkillModel(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.config = config
-        self.normaliser = Normaliser(config.state_dim, config.wavelengths)
+        self.normaliser = Normaliser(config.state_dim, config.wavelengths, config.own_frame)
         self.posterior = SkillPosterior(config, self.normaliser)
         self.policy = SkillPolicy(config, self.normaliser)
         self.world_model = TemporallyAbstractWorldModel(config, self.normaliser)

@@ -54,7 +54,8 @@ class TrainingConfig:
     schedule: "one-cycle" (linear warm-up, then a cosine to zero) or "constant".
     settle_updates, settle_batch: the second phase. settle_noise: in it, s_0 is moved by noise of a
     random size up to this many standard deviations of the data, so that the model leads
-    back to states that the data knows.
+    back to states that the data knows. settle_actions: steps a batch on which the policy goes on
+    too, each from a window of its own; 0 leaves it as it is.
     held_out: share of the episodes that are kept for testing.
     """
 
@@ -65,6 +66,7 @@ class TrainingConfig:
     gru_hidden: int = 64
     gru_layers: int = 1
     wavelengths: tuple[float, ...] = ()
+    own_frame: bool = False
     method: str = "one-pass"
     updates: int = 2000
     batch_size: int = 64
@@ -76,6 +78,7 @@ class TrainingConfig:
     settle_updates: int = 4000
     settle_batch: int = 512
     settle_noise: float = 0.0
+    settle_actions: int = 0
     stride: int = 1
     min_displacement: float = 0.0
     held_out: float = 0.1
@@ -84,7 +87,8 @@ class TrainingConfig:
     def __post_init__(self):
         for name in ("window_length", "updates", "batch_size", "stride", "settle_batch"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
-        for name in ("beta", "beta_warmup", "settle_updates", "settle_noise", "min_displacement"):
+        for name in ("beta", "beta_warmup", "settle_updates", "settle_noise", "settle_actions",
+                     "min_displacement"):  # fmt: skip
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
         for name in ("learning_rate", "grad_clip"):
             require(getattr(self, name) > 0, f"{name} must be positive.")
@@ -111,6 +115,7 @@ class TrainingConfig:
             gru_hidden=self.gru_hidden,
             gru_layers=self.gru_layers,
             wavelengths=tuple(self.wavelengths),
+            own_frame=self.own_frame,
         )
 
 
@@ -176,7 +181,8 @@ class Trainer:
             if self.config.method == "one-pass"
             else [posterior, generative]
         )
-        settled = (model.world_model, model.prior, model.support)
+        settled = [model.world_model, model.prior, model.support]
+        settled += [model.policy] if self.config.settle_actions else []
         return [*em, [parameter for module in settled for parameter in module.parameters()]]
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Adam:
@@ -252,12 +258,24 @@ class Trainer:
             kl = gaussian_kl(q, self.model.prior(first)).sum(-1)  # (B,)
             support = support_loss(self.model.support, last, share)
             loss = (kl - state).mean() + support
-        self._descend(self.optimisers[-1], loss)
-        return {
+        metrics = {
             "state": state.mean().item(),
             "kl": kl.mean().item(),
             "support": support.item(),
         }
+        if self.config.settle_actions:
+            action = self._settled_actions(self._settled_on)
+            loss = loss - action
+            metrics["action"] = self.config.window_length * action.item()
+        self._descend(self.optimisers[-1], loss)
+        return metrics
+
+    def _settled_actions(self, settled: SettledWindows) -> Tensor:
+        """E_q[log π_θ(a_t|s_t, z)] with q fixed, at random steps t of random windows."""
+        state, action, q = settled.sample_steps(self.config.settle_actions, self.generator)
+        noise = torch.randn(q.loc.shape, generator=self.generator).to(self.device)
+        with self._autocast():
+            return self.model.policy(state, q.loc + q.scale * noise).log_prob(action).sum(-1).mean()
 
     def _noise(self, batch: WindowBatch) -> Tensor:
         shape = (len(batch.states), self.config.skill_dim)
@@ -434,7 +452,8 @@ class SettledWindows:
     @torch.no_grad()
     def __init__(self, model: SkillModel, windows: Windows, chunk: int = 2048):
         every = torch.arange(0, len(windows), 2)  # neighbours are nearly the same window
-        self.first, self.last = windows.ends(every.to(windows.state_index.device))
+        self.windows, self.every = windows, every.to(windows.state_index.device)
+        self.first, self.last = windows.ends(self.every)
         batches = (windows.gather(index) for index in every.split(chunk))
         posteriors = [model.posterior(batch.before, batch.actions) for batch in batches]
         self.mean = torch.cat([q.loc for q in posteriors])
@@ -442,10 +461,24 @@ class SettledWindows:
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Normal]:
         """s_0 and s_T, (B, S) each, and q over (B, Z)."""
+        index = self._draw(batch_size, generator)
+        return self.first[index], self.last[index], self._posterior(index)
+
+    def sample_steps(
+        self, batch_size: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Normal]:
+        """s_t and a_t at random t of random windows, (B, S) and (B, A), and q over (B, Z)."""
+        index = self._draw(batch_size, generator)
+        step = torch.randint(self.windows.window_length, (batch_size,), generator=generator)
+        state, action = self.windows.steps(self.every[index], step.to(index.device))
+        return state, action, self._posterior(index)
+
+    def _draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
         index = torch.randint(len(self.first), (batch_size,), generator=generator)
-        index = index.to(self.first.device)
-        q = Normal(self.mean[index], self.std[index], validate_args=False)
-        return self.first[index], self.last[index], q
+        return index.to(self.first.device)
+
+    def _posterior(self, index: Tensor) -> Normal:
+        return Normal(self.mean[index], self.std[index], validate_args=False)
 
 
 @dataclass(frozen=True)

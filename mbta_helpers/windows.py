@@ -93,8 +93,10 @@ class Windows:
         self._first = torch.from_numpy(first.astype(np.int32)).to(device)
         later = transitions.state_starts[1:].astype(np.int32)
         self._later_starts = torch.from_numpy(later).to(device)
-        self._states = stretches(torch.from_numpy(transitions.states).to(device), window_length + 1)
-        self._actions = stretches(torch.from_numpy(transitions.actions).to(device), window_length)
+        self._state_rows = torch.from_numpy(transitions.states).to(device)
+        self._action_rows = torch.from_numpy(transitions.actions).to(device)
+        self._states = stretches(self._state_rows, window_length + 1)
+        self._actions = stretches(self._action_rows, window_length)
 
     @property
     def state_index(self) -> Tensor:
@@ -104,9 +106,9 @@ class Windows:
     @property
     def action_index(self) -> Tensor:
         """The row of each window's a_0 among the actions, (len(self),)."""
-        return self._action_rows(self._first).long()
+        return self._first_actions(self._first).long()
 
-    def _action_rows(self, first: Tensor) -> Tensor:
+    def _first_actions(self, first: Tensor) -> Tensor:
         """Rows of actions for rows of states: every episode before has one state more."""
         return first - torch.bucketize(first, self._later_starts, out_int32=True, right=True)
 
@@ -118,13 +120,18 @@ class Windows:
         first = self._first.index_select(0, index)  # (B,)
         return WindowBatch(
             self._states.index_select(0, first),
-            self._actions.index_select(0, self._action_rows(first)),
+            self._actions.index_select(0, self._first_actions(first)),
         )
 
     def ends(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """First and last states only, s_0 and s_T of those windows, each (B, S)."""
         first = self._first[index]
         return self._states[first, 0], self._states[first, self.window_length]
+
+    def steps(self, index: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """s_t and a_t of those windows, (B, S) and (B, A); step: (B,) the t of each, below T."""
+        first = self._first[index]
+        return self._state_rows[first + step], self._action_rows[self._first_actions(first) + step]
 
     def sample(self, batch_size: int, generator: torch.Generator) -> WindowBatch:
         """A batch of windows, uniformly with replacement; the generator lives on the CPU."""

@@ -85,7 +85,8 @@ def test_no_copies_of_windows():
     assert windows._states.data_ptr() == transitions.states.ctypes.data
     assert windows._actions.data_ptr() == transitions.actions.ctypes.data
     tensors = [value for value in vars(windows).values() if isinstance(value, torch.Tensor)]
-    own = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    own = sum(storage.nbytes() for storage in storages.values())
     shared = transitions.states.nbytes + transitions.actions.nbytes
     assert own - shared == 4 * len(windows) + 4 * (len(transitions.lengths) - 1)
 
@@ -95,6 +96,16 @@ def test_indices_are_rows_of_the_flat_arrays():
     windows = Windows(transitions, 4, episodes=np.array([0, 2, 3]))
     assert windows.state_index.tolist() == [0, 1, *range(10, 16), 20]
     assert windows.action_index.tolist() == [0, 1, *range(8, 14), 17]
+
+
+def test_steps_are_those_of_the_windows():
+    windows = Windows(numbered_transitions([5, 3, 9, 4]), 4)
+    every = torch.arange(len(windows))
+    batch = windows.gather(every)
+    for step in range(4):
+        state, action = windows.steps(every, torch.full_like(every, step))
+        assert torch.equal(state, batch.states[:, step])
+        assert torch.equal(action, batch.actions[:, step])
 
 
 def test_sample_is_uniform_and_comes_from_the_generator():
