@@ -185,6 +185,7 @@ def run_train(arguments: argparse.Namespace) -> None:
             if processes.first:
                 stopped = f"Stopped after {trainer.update} updates. Go on with --resume {out}"
                 print(stopped, file=sys.stderr)
+            processes.wait()  # torchrun ends all as soon as one has ended
             raise SystemExit(130) from None
     if processes.first:
         test = ", ".join(f"{name} {value:.2f}" for name, value in trainer.test().items())

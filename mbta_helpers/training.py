@@ -317,7 +317,7 @@ class Trainer:
         """
         require(
             self.processes.agree([self._header(), self.seed, self.data_digest, self.update]),
-            "The processes differ in command, dataset or checkpoint. Give all machines the same.",
+            "The processes differ in settings, dataset or checkpoint. Give all machines the same.",
         )
         if not self.processes.first:
             out, progress = None, False
@@ -346,7 +346,6 @@ class Trainer:
             except KeyboardInterrupt:
                 if out is not None:
                     self.save_state(out)
-                self.processes.wait()  # the launcher ends all processes when the first one ends
                 raise
             finally:
                 bar.close()
