@@ -150,7 +150,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     """Train, or go on with a run that was stopped."""
     from dataclasses import replace
 
-    from mbta_helpers import datasets, presets, training
+    from mbta_helpers import datasets, distributed, presets, training
 
     _set_threads(arguments.threads)
     preset = presets.get_preset(arguments.preset)
@@ -169,20 +169,27 @@ def run_train(arguments: argparse.Namespace) -> None:
         )
     else:
         require(started, f"{out} holds no run that could go on. Name a folder of `train`.")
-    if arguments.dataset is None:
-        transitions = datasets.load_or_collect(preset.maze, progress=True)
-    else:
-        transitions = datasets.load(arguments.dataset)
-    trainer = training.Trainer(config, transitions, arguments.seed, device)
-    if arguments.resume is not None:
-        trainer.load_state(out)
-    try:
-        trainer.run(out, progress=True, command=shlex.join(["mbta", *sys.argv[1:]]))
-    except KeyboardInterrupt:
-        print(f"Stopped after {trainer.update} updates. Go on with --resume {out}", file=sys.stderr)
-        raise SystemExit(130) from None
-    test = ", ".join(f"{name} {value:.2f}" for name, value in trainer.test().items())
-    print(f"{out / training.MODEL}: {trainer.seconds:.0f} s; held out, nats a window: {test}")
+    with distributed.launched(device) as processes:
+        if arguments.dataset is None:
+            with processes.first_alone():
+                transitions = datasets.load_or_collect(preset.maze, progress=True)
+        else:
+            transitions = datasets.load(arguments.dataset)
+        seed, device = arguments.seed, processes.device
+        trainer = training.Trainer(config, transitions, seed, device, processes)
+        if arguments.resume is not None:
+            trainer.load_state(out)
+        try:
+            trainer.run(out, progress=True, command=shlex.join(["mbta", *sys.argv[1:]]))
+        except KeyboardInterrupt:
+            if processes.first:
+                stopped = f"Stopped after {trainer.update} updates. Go on with --resume {out}"
+                print(stopped, file=sys.stderr)
+            processes.wait()  # torchrun ends all as soon as one has ended
+            raise SystemExit(130) from None
+    if processes.first:
+        test = ", ".join(f"{name} {value:.2f}" for name, value in trainer.test().items())
+        print(f"{out / training.MODEL}: {trainer.seconds:.0f} s; held out, nats a window: {test}")
 
 
 def _set_threads(count: int) -> None:

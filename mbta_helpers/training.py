@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from mbta_helpers.checkpoints import load_checkpoint, replacing, restore, save_checkpoint
 from mbta_helpers.datasets import Transitions, versions
+from mbta_helpers.distributed import Processes
 from mbta_helpers.errors import UserError, require
 from mbta_helpers.networks import NetworkConfig, SkillModel
 from mbta_helpers.objectives import (
@@ -51,6 +52,7 @@ class TrainingConfig:
 
     window_length: T. beta: weight of the KL, raised linearly over the first beta_warmup updates.
     method: "one-pass", or "em" for two steps with an optimiser each.
+    batch_size: of all processes together, where several train.
     schedule: "one-cycle" (linear warm-up, then a cosine to zero) or "constant".
     settle_updates, settle_batch: the second phase. settle_noise: in it, s_0 is moved by noise of a
     random size up to this many standard deviations of the data, so that the model leads
@@ -145,8 +147,16 @@ class Trainer:
         transitions: Transitions,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        processes: Processes | None = None,
     ):
+        """processes: those that train this model together, each on its own rows of every batch."""
         self.config = config
+        self.processes = processes or Processes()
+        # Refused before any work where the batches of the two phases cannot be shared out.
+        self._rows = self.processes.rows(config.batch_size)
+        if config.settle_updates > 0:
+            self._settled_rows = self.processes.rows(config.settle_batch)
+            self._step_rows = self.processes.rows(config.settle_actions)
         self.seed = seed
         self.device = torch.device(device)
         self.data_digest = transitions.digest()
@@ -166,7 +176,10 @@ class Trainer:
             sizes = config.networks(transitions.states.shape[1], transitions.actions.shape[1])
             self.model = SkillModel(sizes).to(self.device)
         self.model.normaliser.fit(self.windows)
-        self.optimisers = [self._adam(group) for group in self._parameter_groups()]
+        groups = self._parameter_groups()
+        self.optimisers = [self._adam(group) for group in groups]
+        averaging = [self.processes.averaging(group) for group in groups]
+        self._averaged = dict(zip(self.optimisers, averaging, strict=True))
         self.update = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -213,11 +226,12 @@ class Trainer:
         """One update on one batch; returns its metrics, in nats a window."""
         metrics = {"update": self.update + 1, "learning_rate": self.learning_rate()}
         if self.settling:
-            metrics |= self._settle()
+            metrics |= self.processes.mean(self._settle())
         else:
-            batch = self.windows.sample(self.config.batch_size, self.generator)
+            batch = self.windows.sample(self.config.batch_size, self.generator, self._rows)
             terms = self._one_pass(batch) if self.config.method == "one-pass" else self._em(batch)
-            metrics |= {"beta": self.beta(), "elbo": terms.elbo().mean().item(), **means(terms)}
+            measured = {"elbo": terms.elbo().mean().item(), **means(terms)}
+            metrics |= {"beta": self.beta(), **self.processes.mean(measured)}
         require(
             all(math.isfinite(value) for value in metrics.values()),
             f"The loss is not finite at update {self.update + 1}. Use a smaller learning rate.",
@@ -246,11 +260,13 @@ class Trainer:
         """−E_q[log p_ψ(s_T|s_0, z)] + KL(q ‖ p_ω) with q fixed, in ψ and ω; and the support."""
         if self._settled_on is None:
             self._settled_on = SettledWindows(self.model, self.windows)
-        first, last, q = self._settled_on.sample(self.config.settle_batch, self.generator)
-        noise = torch.randn(q.loc.shape, generator=self.generator).to(self.device)
-        size = torch.rand((len(first), 1), generator=self.generator).to(self.device)
-        share = torch.rand((len(first), 2), generator=self.generator).to(self.device)
-        moved = torch.randn(first.shape, generator=self.generator).to(self.device)
+        first, last, q = self._settled_on.sample(
+            self.config.settle_batch, self.generator, self._settled_rows
+        )
+        noise = self._draw(torch.randn, q.loc.shape)
+        size = self._draw(torch.rand, (len(first), 1))
+        share = self._draw(torch.rand, (len(first), 2))
+        moved = self._draw(torch.randn, first.shape)
         first = first + self.config.settle_noise * size * moved * self.model.normaliser.std
         z = q.loc + q.scale * noise  # (B, Z)
         with self._autocast():
@@ -272,14 +288,21 @@ class Trainer:
 
     def _settled_actions(self, settled: SettledWindows) -> Tensor:
         """E_q[log π_θ(a_t|s_t, z)] with q fixed, at random steps t of random windows."""
-        state, action, q = settled.sample_steps(self.config.settle_actions, self.generator)
-        noise = torch.randn(q.loc.shape, generator=self.generator).to(self.device)
+        state, action, q = settled.sample_steps(
+            self.config.settle_actions, self.generator, self._step_rows
+        )
+        noise = self._draw(torch.randn, q.loc.shape)
         with self._autocast():
             return self.model.policy(state, q.loc + q.scale * noise).log_prob(action).sum(-1).mean()
 
     def _noise(self, batch: WindowBatch) -> Tensor:
-        shape = (len(batch.states), self.config.skill_dim)
-        return torch.randn(shape, generator=self.generator).to(self.device)
+        return self._draw(torch.randn, (len(batch.states), self.config.skill_dim))
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Random numbers for this process's rows, drawn among those for the whole batch."""
+        size = shape[0] * self.processes.count
+        whole = draw((size, *shape[1:]), generator=self.generator)
+        return whole[self.processes.rows(size)].to(self.device)
 
     def _autocast(self) -> torch.autocast:
         low = self.config.precision == "bfloat16"
@@ -289,7 +312,7 @@ class Trainer:
         group = optimiser.param_groups[0]
         group["lr"] = self.learning_rate()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self._averaged[optimiser](loss).backward()  # over the processes, where there are several
         torch.nn.utils.clip_grad_norm_(group["params"], self.config.grad_clip)
         optimiser.step()
 
@@ -310,8 +333,15 @@ class Trainer:
     def run(self, out: Path | None = None, progress: bool = False, command: str = "") -> SkillModel:
         """Train to the end; with `out`, metrics and checkpoints are written there.
 
-        A KeyboardInterrupt leaves a checkpoint that `resume` continues, and is raised again.
+        A KeyboardInterrupt leaves a checkpoint that `resume` continues, and is raised again. Of
+        several processes rank 0 alone writes, and an interrupt of one stops all after one update.
         """
+        require(
+            self.processes.agree([self._header(), self.seed, self.data_digest, self.update]),
+            "The processes differ in settings, dataset or checkpoint. Give all machines the same.",
+        )
+        if not self.processes.first:
+            out, progress = None, False
         begin = time.perf_counter() - self.seconds
         bar = tqdm(
             total=self.config.total_updates,
@@ -320,8 +350,9 @@ class Trainer:
             disable=not progress,
             unit="update",
         )
-        try:
-            with held_interrupts() as interrupts:
+        # Held while the state is written too: a launcher may pass on what the terminal has sent.
+        with held_interrupts() as interrupts:
+            try:
                 while self.update < self.config.total_updates:
                     metrics = self.step()
                     self.seconds = time.perf_counter() - begin
@@ -331,17 +362,18 @@ class Trainer:
                     if out is not None and self.update % CHECKPOINT_EVERY == 0:
                         self.save_state(out)
                     bar.update()
-                    if interrupts:
+                    if self.processes.any(bool(interrupts)):
                         raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            if out is not None:
-                self.save_state(out)
-            raise
-        finally:
-            bar.close()
+            except KeyboardInterrupt:
+                if out is not None:
+                    self.save_state(out)
+                raise
+            finally:
+                bar.close()
         if out is not None:
             self.save_state(out)
             self.save_model(out, command)
+        self.processes.wait()
         return self.model
 
     def _record(self, metrics: dict[str, float], out: Path | None) -> None:
@@ -417,8 +449,9 @@ class Trainer:
         lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
         history = [json.loads(line) for line in lines if line.endswith("}")]
         self.history = [metrics for metrics in history if metrics["update"] <= self.update]
-        with replacing(out / METRICS) as partial:
-            partial.write_text("".join(json.dumps(m) + "\n" for m in self.history))
+        if self.processes.first:
+            with replacing(out / METRICS) as partial:
+                partial.write_text("".join(json.dumps(m) + "\n" for m in self.history))
 
 
 TERM_NAMES = ("action", "state", "kl")
@@ -459,22 +492,24 @@ class SettledWindows:
         self.mean = torch.cat([q.loc for q in posteriors])
         self.std = torch.cat([q.scale for q in posteriors])
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Normal]:
-        """s_0 and s_T, (B, S) each, and q over (B, Z)."""
-        index = self._draw(batch_size, generator)
+    def sample(
+        self, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Normal]:
+        """s_0 and s_T, (B, S) each, and q over (B, Z); rows as in `Windows.sample`."""
+        index = self._draw(batch_size, generator, rows)
         return self.first[index], self.last[index], self._posterior(index)
 
     def sample_steps(
-        self, batch_size: int, generator: torch.Generator
+        self, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
     ) -> tuple[Tensor, Tensor, Normal]:
         """s_t and a_t at random t of random windows, (B, S) and (B, A), and q over (B, Z)."""
-        index = self._draw(batch_size, generator)
-        step = torch.randint(self.windows.window_length, (batch_size,), generator=generator)
+        index = self._draw(batch_size, generator, rows)
+        step = torch.randint(self.windows.window_length, (batch_size,), generator=generator)[rows]
         state, action = self.windows.steps(self.every[index], step.to(index.device))
         return state, action, self._posterior(index)
 
-    def _draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(self.first), (batch_size,), generator=generator)
+    def _draw(self, batch_size: int, generator: torch.Generator, rows: slice) -> Tensor:
+        index = torch.randint(len(self.first), (batch_size,), generator=generator)[rows]
         return index.to(self.first.device)
 
     def _posterior(self, index: Tensor) -> Normal:

@@ -133,9 +133,14 @@ class Windows:
         first = self._first[index]
         return self._state_rows[first + step], self._action_rows[self._first_actions(first) + step]
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> WindowBatch:
-        """A batch of windows, uniformly with replacement; the generator lives on the CPU."""
-        index = torch.randint(len(self), (batch_size,), generator=generator)
+    def sample(
+        self, batch_size: int, generator: torch.Generator, rows: slice = slice(None)
+    ) -> WindowBatch:
+        """A batch of windows, uniformly with replacement; the generator lives on the CPU.
+
+        rows: of the batch that are gathered; the generator draws all of it in any case.
+        """
+        index = torch.randint(len(self), (batch_size,), generator=generator)[rows]
         return self.gather(index.to(self._first.device))
 
 

@@ -468,6 +468,38 @@ TRAINING = [
     ),
 ]
 
+DISTRIBUTED = [
+    mutation(
+        "every process keeps its own gradients",
+        "distributed.py",
+        "return DistributedDataParallel(Averaged(parameters))",
+        "return nn.Identity()",
+        "distributed::test_two_processes_train_what_one_does",
+    ),
+    mutation(
+        "every process takes the first rows of the batch",
+        "distributed.py",
+        "slice(self.rank * size, (self.rank + 1) * size)",
+        "slice(0, size)",
+        "distributed::test_two_processes_train_what_one_does",
+        "distributed::test_shares_make_up_the_batch",
+    ),
+    mutation(
+        "every process draws noise of its own",
+        "training.py",
+        "return whole[self.processes.rows(size)].to(self.device)",
+        "return torch.randn_like(whole)[self.processes.rows(size)].to(self.device)",
+        "distributed::test_two_processes_train_what_one_does",
+    ),
+    mutation(
+        "the metrics are those of the first process's rows",
+        "training.py",
+        "**self.processes.mean(measured)",
+        "**measured",
+        "distributed::test_two_processes_train_what_one_does",
+    ),
+]
+
 EVALUATION = [
     mutation(
         "Wilson: a wrong constant under the root",
@@ -626,6 +658,7 @@ MUTATIONS = [
     *NETWORKS,
     *PLANNING,
     *TRAINING,
+    *DISTRIBUTED,
     *EVALUATION,
     *CHECKPOINTS,
     *WALKS,
