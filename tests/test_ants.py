@@ -24,6 +24,7 @@ from mbta_helpers.ants import (
     load_controller,
     mirror_actions,
     mirror_features,
+    own_frame,
     quadrants,
     standing,
     torques,
@@ -269,6 +270,31 @@ def test_ants_on_their_back_have_flipped():
     tilted = still()
     tilted[3:7] = np.cos(0.7), np.sin(0.7), 0, 0  # 80°
     assert flipped(np.stack([still(), over, tilted])).tolist() == [False, True, False]
+
+
+def test_own_frame_is_the_tilt_and_the_velocity_turned_back_by_the_yaw(lively):
+    seen = own_frame(torch.from_numpy(lively)).numpy()
+    back = -yaw(lively)
+    assert np.allclose(seen[:, :3], module.rotate(up_vector(lively), back))
+    assert np.allclose(seen[:, 3:5], np.stack([np.cos(back), -np.sin(back)], 1))
+    assert np.allclose(seen[:, 5:], 0.5 * module.rotate(lively[:, 15:17], back))
+
+
+def test_an_ant_that_turns_with_the_world_sees_the_same(lively):
+    before = own_frame(torch.from_numpy(lively)).numpy()
+    after = own_frame(torch.from_numpy(np.stack([turned(s, 0.8) for s in lively]))).numpy()
+    assert np.allclose(before[:, [0, 1, 2, 5, 6]], after[:, [0, 1, 2, 5, 6]])
+    heading = np.arctan2(after[:, 4], after[:, 3]) - np.arctan2(before[:, 4], before[:, 3])
+    assert np.allclose(np.exp(1j * heading), np.exp(0.8j))
+
+
+def test_own_frame_takes_imagined_states_whose_quaternion_is_none():
+    """A world model predicts four numbers; at none of them may a plan become NaN."""
+    states = torch.zeros(3, 4, 29, requires_grad=True)
+    seen = own_frame(states)
+    assert seen.shape == (3, 4, 7) and seen.isfinite().all()
+    seen.sum().backward()
+    assert states.grad.isfinite().all()
 
 
 # -- the simulator ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 import torch
 from samples import ACTION, SKILL, STATE, numbered_transitions, random_batch, small_model
 
+from mbta_helpers.ants import own_frame
 from mbta_helpers.errors import UserError
 from mbta_helpers.networks import NetworkConfig, Normaliser
 from mbta_helpers.windows import Windows
@@ -239,6 +240,17 @@ def test_parameters_are_phi_on_one_side_and_theta_psi_omega_on_the_other():
     assert set(generative) == {id(p) for network in networks for p in network.parameters()}
 
 
+def test_an_ant_s_networks_see_it_from_its_heading_too():
+    normaliser = small_model(state_dim=29, wavelengths=(4.0,), own_frame=True).normaliser
+    plain = small_model(state_dim=29, wavelengths=(4.0,)).normaliser
+    plain.load_state_dict(normaliser.state_dict())
+    state = torch.randn((2, 3, 29), dtype=torch.float64)
+    seen = normaliser(state)
+    assert seen.shape == (2, 3, normaliser.width) and normaliser.width == plain.width + 7
+    assert torch.equal(seen[..., :-7], plain(state))
+    assert torch.equal(seen[..., -7:], own_frame(state))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -248,6 +260,7 @@ def test_parameters_are_phi_on_one_side_and_theta_psi_omega_on_the_other():
         {"min_std": 0.0},
         {"min_std": 3.0},
         {"wavelengths": (1.0, 0.0)},
+        {"own_frame": True},
     ],
 )
 def test_impossible_sizes_are_refused(wrong):

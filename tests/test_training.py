@@ -194,6 +194,41 @@ def test_settled_windows_hold_the_posterior_of_their_own_window(data):
         assert torch.allclose(q.scale[row], posterior.scale[number], atol=1e-6)
 
 
+@torch.no_grad()
+def test_settled_steps_come_from_the_windows_of_their_posterior(data):
+    trainer = Trainer(tiny_config(), data)
+    settled = SettledWindows(trainer.model, trainer.windows)
+    states, actions, q = settled.sample_steps(2000, torch.Generator().manual_seed(0))
+    batch = trainer.windows.gather(torch.arange(len(trainer.windows)))
+    posterior = trainer.model.posterior(batch.before, batch.actions)
+    seen = set()
+    for row in range(0, 2000, 40):
+        number = (posterior.loc - q.loc[row]).abs().sum(1).argmin()
+        assert torch.allclose(q.scale[row], posterior.scale[number], atol=1e-6)
+        step = (batch.before[number] == states[row]).all(1).nonzero().item()
+        assert torch.equal(actions[row], batch.actions[number, step])
+        seen.add(step)
+    assert seen == set(range(5)), "every step of a window should come up"
+
+
+def test_the_policy_settles_where_it_is_asked_to(played):
+    """It improves with q fixed, and q stays what it was."""
+    config = tiny_config(updates=40, settle_updates=150, settle_actions=64, hidden=32)
+    trainer = Trainer(config, played)
+    while trainer.update < config.updates:
+        trainer.step()
+    before, first = parameters(trainer), trainer.test()
+    metrics = trainer.step()
+    assert {"action", "state", "kl", "support"} <= metrics.keys()
+    trainer.run()
+    after = parameters(trainer)
+    for name in before:
+        if name.startswith("posterior."):
+            assert torch.equal(before[name], after[name])
+    assert not torch.equal(before["policy.trunk.fc1.weight"], after["policy.trunk.fc1.weight"])
+    assert trainer.test()["action"] > first["action"] + 0.5
+
+
 @pytest.mark.parametrize("method", ["one-pass", "em"])
 def test_training_raises_the_elbo_of_held_out_episodes(played, method):
     trainer = Trainer(tiny_config(method=method, updates=150, hidden=32), played)
