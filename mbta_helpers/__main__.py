@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     collect = commands.add_parser("collect", help="play in a maze and store a Minari dataset")
     collect.add_argument("maze", help=", ".join(PRESET_NAMES))
-    collect.add_argument("--steps", type=int, help="default 200000, with ants 300000")
+    collect.add_argument("--steps", type=int, help="default 200000, with ants 1000000")
     collect.add_argument("--seed", type=seed, default=0, help="default 0")
     collect.add_argument("--out", metavar="ID", help="Minari id; default mbta/MAZE-v0")
     collect.add_argument(

@@ -43,7 +43,7 @@ from mbta_helpers.mazes import (
 )
 from mbta_helpers.walks import WalkConfig, walk
 
-STEPS = {"point": 200_000, "ant": 300_000}  # that `collect` plays by default, by the maze's body
+STEPS = {"point": 200_000, "ant": 1_000_000}  # that `collect` plays by default, by the maze's body
 REMOTE = "D4RL/"  # what Minari downloads begins with this
 BODY = STATE_DIM - 2  # observations of an ant in AntMaze v4, which leaves out the position
 BODY_AND_FORCES = BODY + 78  # in v5: the same, then contact forces
@@ -202,7 +202,7 @@ def collect(
 ) -> str:
     """Play in a maze and store the result as a Minari dataset; returns its id.
 
-    steps: 200,000 of the point or 300,000 of ants by default. after_goal: what an ant does at its
+    steps: 200,000 of the point or 1,000,000 of ants by default. after_goal: what an ant does at its
     goal, "resample" (default) or "hold"; not for the point.
     The dataset is written beside its place and moved there when it is whole. Raises UserError if
     the id is taken, badly formed, being written by another process, or if the disk is full.

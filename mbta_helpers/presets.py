@@ -32,22 +32,26 @@ PLANNER = PlannerConfig(
     cem=CEMConfig(candidates=320, iterations=5, elites=32),
 )  # fmt: skip
 
+# Chosen on Medium: training seed 0, task seeds 501 (in the simulator) and 777 (in imagination).
 ANTMAZE = TrainingConfig(
-    window_length=40, skill_dim=8, hidden=256, wavelengths=(4.0, 8.0, 16.0), beta=0.2,
-    settle_noise=0.02, updates=20_000, learning_rate=1e-3, stride=2, precision="bfloat16",
+    window_length=30, skill_dim=8, hidden=384, wavelengths=(4.0, 8.0, 16.0), own_frame=True,
+    updates=8000, learning_rate=1e-3, beta=0.2, settle_updates=10_000, settle_noise=0.1,
+    settle_actions=2048, stride=2, precision="bfloat16",
 )  # fmt: skip
-# Distances are four times those of PointMaze, and the penalties beside their squares 16 times.
+# The penalties are small beside the squares of distances up to 35 map units, and have to be: they
+# add up over the skills of a plan, and a plan that is dearer than standing still is never made.
 ANT_PLANNER = replace(
-    PLANNER, replan_every=10, epsilon_penalty=0.3, support_penalty=48.0, time_penalty=0.8
-)
+    PLANNER, replan_every=10, epsilon_penalty=0.1, support_penalty=1.0, time_penalty=0.1,
+    cem=CEMConfig(candidates=200, iterations=8, elites=20),
+)  # fmt: skip
 
 PRESETS = {
     "pointmaze-umaze": Preset("pointmaze-umaze", POINTMAZE, replace(PLANNER, plan_length=8)),
     "pointmaze-medium": Preset("pointmaze-medium", POINTMAZE, replace(PLANNER, plan_length=14)),
     "pointmaze-large": Preset("pointmaze-large", POINTMAZE, replace(PLANNER, plan_length=20)),
-    "antmaze-umaze": Preset("antmaze-umaze", ANTMAZE, replace(ANT_PLANNER, plan_length=8)),
-    "antmaze-medium": Preset("antmaze-medium", ANTMAZE, replace(ANT_PLANNER, plan_length=16)),
-    "antmaze-large": Preset("antmaze-large", ANTMAZE, replace(ANT_PLANNER, plan_length=24)),
+    "antmaze-umaze": Preset("antmaze-umaze", ANTMAZE, replace(ANT_PLANNER, plan_length=12)),
+    "antmaze-medium": Preset("antmaze-medium", ANTMAZE, replace(ANT_PLANNER, plan_length=18)),
+    "antmaze-large": Preset("antmaze-large", ANTMAZE, replace(ANT_PLANNER, plan_length=28)),
     # Freed et al. (2023), appendix: for the full-size ant, far slower than what PointMaze needs.
     "paper": Preset(
         "pointmaze-medium",

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from minari.storage import get_dataset_path
 
-from mbta_helpers.checkpoints import load_checkpoint, write_text
+from mbta_helpers.checkpoints import load_checkpoint, save_checkpoint, write_text
 from mbta_helpers.presets import PARAMETERS
 from mbta_helpers.training import MODEL
 
+KIND = "skill model"
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
 RESULTS = ROOT / "book" / "results.json"
@@ -64,12 +65,23 @@ def train(presets: list[str]) -> None:
 
 
 def ship(presets: list[str]) -> None:
-    """Copy seed 0's parameters into the package, with a sidecar that a person can read."""
+    """Put seed 0's parameters into the package, with a sidecar that a person can read.
+
+    An ant's networks are large: their weights are stored in float16, the normaliser's statistics
+    as they are.
+    """
     for preset in presets:
         source, target = RUNS / f"{preset}-seed0" / MODEL, PARAMETERS / preset
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target / MODEL)
-        header = load_checkpoint(source, "skill model")
+        header = load_checkpoint(source, KIND)
+        if preset.startswith("antmaze"):
+            tensors = {
+                name: tensor if name.startswith("normaliser.") else tensor.half()
+                for name, tensor in header.tensors.items()
+            }
+            save_checkpoint(target / MODEL, KIND, tensors, header.config, header.provenance)
+        else:
+            shutil.copy(source, target / MODEL)
         sidecar = {
             "collect": f"mbta collect {preset} --seed 0 --out {dataset(preset, 0)}",
             **header.provenance,

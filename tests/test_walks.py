@@ -269,4 +269,4 @@ def test_ants_play_more_by_default(maze, umaze, monkeypatch):
     for place in (maze, umaze):
         with pytest.raises(KeyboardInterrupt):
             datasets.collect(place, dataset_id="tests/none-v0")
-    assert asked == [300_000, 200_000]
+    assert asked == [1_000_000, 200_000]
