@@ -1,6 +1,6 @@
 """Make the shipped parameters and the results page again, from collecting to the table.
 
-    python scripts/reproduce.py train      # collect and train: every preset, four seeds
+    python scripts/reproduce.py train      # collect and train: every preset, its seeds
     python scripts/reproduce.py ship       # seed 0 becomes the package's parameters
     python scripts/reproduce.py evaluate   # 100 tasks each: planners, seeds, ablations
     python scripts/reproduce.py page       # book/results.md from book/results.json
@@ -11,6 +11,7 @@ Tasks come from TEST_SEED, which nothing was developed on.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import shlex
@@ -23,7 +24,7 @@ from pathlib import Path
 from minari.storage import get_dataset_path
 
 from mbta_helpers.checkpoints import load_checkpoint, save_checkpoint, write_text
-from mbta_helpers.presets import PARAMETERS
+from mbta_helpers.presets import PARAMETERS, shipped
 from mbta_helpers.training import MODEL
 
 KIND = "skill model"
@@ -34,7 +35,18 @@ BASELINES = ROOT / "book" / "baselines.json"  # written by scripts/baseline_resu
 ABLATIONS = ROOT / "book" / "ablations.json"  # written by scripts/ablate.py
 PAGE = ROOT / "book" / "results.md"
 MAZES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
-SEEDS = (0, 11, 12, 13)
+ANTS = ("antmaze-umaze", "antmaze-medium", "antmaze-large")
+SEEDS = dict.fromkeys(MAZES, (0, 11, 12, 13)) | {
+    "antmaze-umaze": (0,),
+    "antmaze-medium": (0, 11, 12),
+    "antmaze-large": (0,),
+}
+PLAIN = ("random cells", [])
+CORNER = ("corner to corner", ["--tasks", "corner"])
+DISTURBED = (
+    ("random cells, pushed", ["--push", "1.5"]),
+    ("random cells, weaker motors", ["--motors", "0.8"]),
+)
 TEST_SEED = 3001
 EPISODES = 100
 
@@ -52,8 +64,8 @@ def dataset(maze: str, seed: int) -> str:
 
 def train(presets: list[str]) -> None:
     """Collect and train anew for each seed; what is there already is kept."""
-    for seed in SEEDS:
-        for preset in presets:
+    for preset in presets:
+        for seed in SEEDS[preset]:
             out = RUNS / f"{preset}-seed{seed}"
             if (out / MODEL).exists():
                 continue
@@ -90,24 +102,51 @@ def ship(presets: list[str]) -> None:
         write_text(target / "provenance.json", json.dumps(sidecar, indent=2) + "\n")
 
 
+def rows_of(preset: str) -> list[tuple[str, str, str, list[str]]]:
+    """What is evaluated: parameters, planner, kind of tasks, and options of the command."""
+    others = [
+        (f"seed {seed}", ["--checkpoint", f"runs/{preset}-seed{seed}"])
+        for seed in SEEDS[preset][1:]
+    ]
+    if preset in MAZES:
+        rows = [("shipped", planner, "", []) for planner in ("cem", "prior", "random")]
+        return rows + [(name, "cem", "", options) for name, options in others]
+    rows = [("shipped", "cem", *kind) for kind in (PLAIN, CORNER, *DISTURBED)]
+    rows += [("shipped", "prior", *PLAIN)]
+    rows += [
+        (name, "cem", tasks, options + more)
+        for name, options in others
+        for tasks, more in (PLAIN, CORNER)
+    ]
+    return [
+        (name, planner, tasks, [*more, "--threads", "2"]) for name, planner, tasks, more in rows
+    ]
+
+
 def evaluate(presets: list[str]) -> None:
-    """Evaluate the shipped parameters with every planner, and each seed with CEM."""
+    """Evaluate the shipped parameters in every way, and each seed with CEM.
+
+    What is there already for the same parameters is kept.
+    """
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for preset in presets:
-        rows = [("shipped", planner, []) for planner in ("cem", "prior", "random")]
-        rows += [
-            (f"seed {seed}", "cem", ["--checkpoint", f"runs/{preset}-seed{seed}"])
-            for seed in SEEDS[1:]
-        ]
-        for name, planner, options in rows:
+        for name, planner, tasks, options in rows_of(preset):
+            key = ", ".join(part for part in (preset, name, planner, tasks) if part)
+            folder = PARAMETERS / preset if name == "shipped" else ROOT / options[1]
+            model = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()[:16]
+            if results.get(key, {}).get("model") == model:
+                continue
             arguments = ["evaluate", "--preset", preset, *options, "--episodes", str(EPISODES),
                          "--seed", str(TEST_SEED), "--planner", planner]  # fmt: skip
             outcome = json.loads(mbta(*arguments, "--json"))
-            results[f"{preset}, {name}, {planner}"] = outcome | {
+            threads = "two threads" if "--threads" in options else "one thread"
+            results[key] = outcome | {
                 "parameters": name,
+                "protocol": tasks,
+                "model": model,
                 "command": "mbta " + shlex.join(arguments),
                 "date": date.today().isoformat(),
-                "machine": f"{platform.machine()}, one thread",
+                "machine": f"{platform.machine()}, {threads}",
             }
             write_text(RESULTS, json.dumps(results, indent=1) + "\n")
 
@@ -120,15 +159,18 @@ in random cells. The tasks' seed is {seed}; nothing was developed on it. The rec
 with training seeds 0 and 1 on Large and 0 to 2 on Medium: seeds 11 to 13, fresh runs of `collect`
 and `train` with data and training of that seed, are the rows that tell about a new training run.
 
-An episode may take 600 steps on UMaze and Medium and 800 on Large. Success is the
-simulator's `info["success"]`: within 0.45 map units of the goal. The interval is Wilson's, 95 %.
-*Steps* and *path* are means over the successes; *path* is the walked length over that of the
-shortest way. Training times were taken while other programs ran.
+An episode may take 600 steps on the point's UMaze and Medium, 800 on its Large, and 1000 with the
+ant. Success is the simulator's `info["success"]`: within 0.45 map units of the goal. The interval
+is Wilson's, 95 %. *Steps* and *path* are means over the successes; *path* is the walked length
+over that of the shortest way. Training times were taken while other programs ran.
 
-*shipped* are the parameters in the package (training seed 0). Failures: *stuck* moved less than
-0.5 map units in its last quarter, *late* ended within 1.5 of the goal, *lost* farther. The
-baselines *cloning* and *primitive* see the same sines of the position as the skills' networks, and
-were trained once each, on the data of the shipped parameters.
+*shipped* are the parameters in the package (training seed 0). Failures: *fell* lay on its back at
+the end, *stuck* moved less than half a cell in its last quarter, *late* ended within one and a
+half cells of the goal, *lost* farther. *Corner to corner* are tasks from cell (1, 1) to the far
+corner; *pushed* is a kick of 1.5 map units a second into a random direction every 100 steps; of
+*weaker motors* 80 % of each action arrive. The ant's recipe was developed on Medium with training
+seed 0. The baselines *cloning* and *primitive* see the same sines of the position as the skills'
+networks, and were trained once each, on the data of the shipped parameters.
 
 """
 
@@ -142,7 +184,7 @@ def page() -> str:
         if row["kind"] == "baseline"
     ]
     lines = [HEAD.format(episodes=EPISODES, seed=TEST_SEED)]
-    for preset in MAZES:
+    for preset in [*MAZES, *(preset for preset in ANTS if preset in shipped())]:
         rows = [row for row in results + baselines if row["preset"] == preset]
         commands = sorted({row["command"] for row in rows})
         lines += [f"## {preset}", "", TABLE_HEAD, *map(table_row, rows), ""]
@@ -206,8 +248,9 @@ def table_row(row: dict) -> str:
     steps = "–" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
     path = "–" if row["path_ratio"] is None else f"{row['path_ratio']:.2f}"
     failures = ", ".join(f"{count} {cause}" for cause, count in row["failures"].items()) or "none"
+    kind = filter(None, (row["planner"], row.get("protocol")))
     return (
-        f"| {row['parameters']} | {row['planner']} | {row['successes']} of {row['episodes']} "
+        f"| {row['parameters']} | {', '.join(kind)} | {row['successes']} of {row['episodes']} "
         f"| {row['success_rate']:.2f} | {low:.2f} to {high:.2f} | {steps} | {path} "
         f"| {failures} | {row['date']} |"
     )
@@ -229,7 +272,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("step", choices=("train", "ship", "evaluate", "page"))
-    parser.add_argument("--presets", nargs="+", default=list(MAZES), choices=MAZES)
+    parser.add_argument("--presets", nargs="+", default=[*MAZES, *ANTS], choices=[*MAZES, *ANTS])
     arguments = parser.parse_args()
     if arguments.step == "page":
         write_text(PAGE, page())
