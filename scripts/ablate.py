@@ -318,10 +318,12 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     maze = mazes.get_maze(options.maze)
     share = MAZES[options.maze] if options.share is None else options.share
-    names = [
-        name for name in wanted(maze, share) if options.variants is None or name in options.variants
-    ]
-    todo = missing(options.out, options.maze, names, options.seeds)
+    recipes = {
+        name: recipe(settings(VARIANTS[name], maze, share), options.tasks)
+        for name in wanted(maze, share)
+        if options.variants is None or name in options.variants
+    }
+    todo = missing(options.out, recipes, options.maze, options.seeds)
     started = time.monotonic()
     for seed, name in todo:
         if options.list:
