@@ -16,8 +16,12 @@ import torch
 
 from mbta_helpers.datasets import Transitions
 from mbta_helpers.errors import require
-from mbta_helpers.evaluation import Agent
+from mbta_helpers.evaluation import Agent, PlanningAgent
 from mbta_helpers.mazes import Tasks
+from mbta_helpers.networks import SkillModel
+from mbta_helpers.planning import CEMConfig, Planner, PlannerConfig
+from mbta_helpers.training import TrainingConfig
+from mbta_helpers.windows import Windows
 
 STEP = 0.5  # map units a step at full speed
 DRIFT = 0.9  # map units a step on the lake: faster than the point
@@ -125,3 +129,66 @@ def attempt(agent: Agent, tasks: Tasks, steps: int, seed: int) -> Attempt:
             break
     success = ~np.isin(np.arange(count), running)
     return Attempt(success, winds, wet / taken, taken, np.stack(paths, 1))
+
+
+# -- what a model trained here believes -------------------------------------------------------
+
+WINDOW = 6  # T
+LIMIT = 40  # steps of a task; straight along the shore it takes about 24
+TRAINING = TrainingConfig(
+    window_length=WINDOW, skill_dim=4, hidden=64, model_hidden=64, gru_hidden=32, updates=2500,
+    batch_size=128, learning_rate=4e-3, beta=0.1, beta_warmup=1250, settle_updates=600,
+    settle_batch=256,
+)  # fmt: skip
+PLANNER = PlannerConfig(
+    plan_length=5, replan_every=3, epsilon_penalty=0.1, time_penalty=0.5,
+    cem=CEMConfig(candidates=256, iterations=5, elites=32),
+)  # fmt: skip
+
+
+@torch.no_grad()
+def wind_in_skill(model: SkillModel, data: Wanderings, seed: int = 0) -> float:
+    """Share of the wind's variance that a regression reads off z and s_0, on windows afloat.
+
+    Of the data's first windows, those that begin and stay on the lake. The regression has linear
+    and quadratic terms; it is fitted on two thirds and measured on the rest, so that it is about
+    zero, or a little below, where z knows nothing.
+    """
+    episodes = len(data.winds)
+    windows = Windows(data.transitions, WINDOW, stride=10_000)
+    batch = windows.gather(torch.arange(episodes))
+    afloat = (batch.before[..., 1] < 0).all(1)
+    q = model.posterior(batch.before[afloat], batch.actions[afloat])
+    noise = torch.randn(q.loc.shape, generator=torch.Generator().manual_seed(seed))
+    seen = torch.cat([q.loc + q.scale * noise, batch.first[afloat]], 1)  # (n, Z + 2)
+    products = (seen[:, :, None] * seen[:, None, :]).flatten(1)
+    features = torch.cat([torch.ones(len(seen), 1), seen, products], 1).double()
+    wind = torch.from_numpy(data.winds)[afloat].double()[:, None]
+    fitted = 2 * len(seen) // 3
+    weights = torch.linalg.lstsq(features[:fitted], wind[:fitted], driver="gelsd").solution
+    rest = wind[fitted:]
+    left = (features[fitted:] @ weights - rest).square().mean()
+    return 1 - (left / rest.var(correction=0)).item()
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What was imagined and what happened in P tasks.
+
+    paths: (P, L + 1, 2), the first plans. promised: (P,) bool, whether they reach the goal.
+    """
+
+    paths: np.ndarray
+    promised: np.ndarray
+    attempt: Attempt
+
+
+@torch.no_grad()
+def hold_to_account(model: SkillModel, config: PlannerConfig, tasks: Tasks, seed: int) -> Beliefs:
+    """Plan all tasks from their starts, then carry them out with replanning."""
+    planner = Planner(model, config, WINDOW)
+    start, goal = (torch.from_numpy(array).float() for array in (tasks.starts, tasks.goals))
+    path = planner.plan(start, goal, torch.Generator().manual_seed(seed)).path
+    promised = ((path[:, 1:] - goal[:, None]).norm(dim=-1) < REACHED).any(1)
+    agent = PlanningAgent(planner, torch.Generator().manual_seed(seed))
+    return Beliefs(path.numpy(), promised.numpy(), attempt(agent, tasks, LIMIT, seed))
