@@ -33,9 +33,13 @@ def run(method: str, seed: int, tasks: int) -> dict:
     trainer = METHODS[method](lake.TRAINING, data.transitions, seed)
     model = trainer.run()
     asked = lake.along_the_shore(tasks, 2000 + seed)
-    row = {"method": method, "seed": seed, "tasks": tasks,
-           "wind_in_skill": round(lake.wind_in_skill(model, fresh), 4),
-           "held_out": {name: round(value, 4) for name, value in trainer.test().items()}}  # fmt: skip
+    row = {
+        "method": method,
+        "seed": seed,
+        "tasks": tasks,
+        "wind_in_skill": round(lake.wind_in_skill(model, fresh), 4),
+        "held_out": {name: round(value, 4) for name, value in trainer.test().items()},
+    }
     for name, penalty in (("mean", 0.0), ("cautious", 0.1)):
         planner = replace(lake.PLANNER, variance_penalty=penalty)
         found = lake.hold_to_account(model, planner, asked, seed)
