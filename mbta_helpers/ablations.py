@@ -1,0 +1,92 @@
+"""Ablations: what changes with each part of the recipe, read from a table that is shipped.
+
+`scripts/ablate.py` writes the table, a cell for each maze, variant and training seed. A pooled row
+counts the tasks of all seeds of a variant together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mbta_helpers.evaluation import wilson_interval
+
+TABLE = Path(__file__).parent / "parameters" / "ablations.json"
+BASE = "base"
+# Student's t at 97.5 %, for 1 to 9 degrees of freedom.
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A variant over its seeds.
+
+    rates: a success rate for each seed. low, high: a 95 % interval of their mean, see `interval`.
+    """
+
+    variant: str
+    seeds: tuple[int, ...]
+    rates: tuple[float, ...]
+    successes: int
+    episodes: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+
+def read_cells(maze: str, path: Path = TABLE) -> list[dict]:
+    """The finished cells of a maze, in the order in which they were made; empty if none."""
+    if not path.exists():
+        return []
+    return [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["maze"] == maze]
+
+
+def interval(successes: list[int], episodes: list[int]) -> tuple[float, float]:
+    """A 95 % interval of the success rate over seeds; a list entry for each seed.
+
+    Wilson's interval of the pooled count treats all tasks as alike, and so misses how much
+    training runs differ. Student's interval of the seeds' rates misses how few tasks each has,
+    and is empty where all rates are equal. The wider of the two is taken, within [0, 1].
+    """
+    wilson = wilson_interval(sum(successes), sum(episodes))
+    count = len(successes)
+    if count == 1:
+        return wilson
+    rates = np.array(successes) / np.array(episodes)
+    quantile = T_QUANTILES[min(count - 1, len(T_QUANTILES)) - 1]
+    half = quantile * rates.std(ddof=1) / math.sqrt(count)
+    student = (max(0.0, rates.mean() - half), min(1.0, rates.mean() + half))
+    return max(wilson, student, key=lambda bounds: bounds[1] - bounds[0])
+
+
+def pooled(cells: list[dict], variants: list[str] | None = None) -> dict[str, Pooled]:
+    """The cells of one maze by variant, over the seeds that exist.
+
+    variants: those wanted, in that order, as far as they are there; all by default.
+    """
+    found: dict[str, list[dict]] = {}
+    for cell in cells:
+        found.setdefault(cell["variant"], []).append(cell)
+    rows = {}
+    for name in found if variants is None else variants:
+        if name not in found:
+            continue
+        runs = sorted(found[name], key=lambda cell: cell["seed"])
+        successes = [cell["successes"] for cell in runs]
+        episodes = [cell["episodes"] for cell in runs]
+        rows[name] = Pooled(
+            name,
+            tuple(cell["seed"] for cell in runs),
+            tuple(s / n for s, n in zip(successes, episodes, strict=True)),
+            sum(successes),
+            sum(episodes),
+            *interval(successes, episodes),
+        )
+    return rows

@@ -1,0 +1,81 @@
+"""EM against the joint ELBO on the lake, over seeds: mbta_helpers/parameters/lake.json.
+
+    python scripts/lake.py [--seeds 21 22 23 24] [--tasks 100] [--out FILE]
+
+One core, about two minutes a seed. A run that is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mbta_helpers import lake
+from mbta_helpers.checkpoints import write_text
+from mbta_helpers.datasets import versions
+from mbta_helpers.training import Trainer
+from mbta_helpers.variants import JointTrainer
+
+OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "lake.json"
+METHODS = {"EM": Trainer, "joint": JointTrainer}
+
+
+def run(method: str, seed: int, tasks: int) -> dict:
+    """Train one model, and say what it believes and what happened."""
+    data, fresh = lake.wander(4000, 8, seed), lake.wander(4000, lake.WINDOW, 1000 + seed)
+    trainer = METHODS[method](lake.TRAINING, data.transitions, seed)
+    model = trainer.run()
+    asked = lake.along_the_shore(tasks, 2000 + seed)
+    row = {
+        "method": method,
+        "seed": seed,
+        "tasks": tasks,
+        "wind_in_skill": round(lake.wind_in_skill(model, fresh), 4),
+        "held_out": {name: round(value, 4) for name, value in trainer.test().items()},
+    }
+    for name, penalty in (("mean", 0.0), ("cautious", 0.1)):
+        planner = replace(lake.PLANNER, variance_penalty=penalty)
+        found = lake.hold_to_account(model, planner, asked, seed)
+        tail = found.attempt.winds * np.sign(asked.goals[:, 0]) > 0
+        row[name] = {
+            "promised": int(found.promised.sum()),
+            "successes": int(found.attempt.success.sum()),
+            "tail_winds": int(tail.sum()),
+            "successes_with_tail_wind": int((found.attempt.success & tail).sum()),
+            "wet": round(float(found.attempt.wet.mean()), 4),
+        }
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24])
+    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    study = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": []}
+    done = {(row["method"], row["seed"]) for row in study["runs"]}
+    for seed in options.seeds:
+        for method in METHODS:
+            if (method, seed) in done:
+                continue
+            study["runs"].append(run(method, seed, options.tasks))
+            print(study["runs"][-1], flush=True)
+            study["provenance"] = {
+                "command": " ".join(["python scripts/lake.py", *sys.argv[1:]]),
+                "date": date.today().isoformat(),
+                "versions": versions() | {"python": sys.version.split()[0]},
+            }
+            write_text(options.out, json.dumps(study, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The table of ablations, how it is pooled, and the script that fills it."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbta_helpers import ablations, presets
+from mbta_helpers.evaluation import wilson_interval
+from mbta_helpers.mazes import get_maze
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def ablate():
+    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["ablate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cell(variant="base", seed=21, successes=30, episodes=40, maze="pointmaze-large"):
+    return {"maze": maze, "variant": variant, "seed": seed, "successes": successes,
+            "episodes": episodes, "recipe": "0"}  # fmt: skip
+
+
+def test_one_seed_has_wilsons_interval():
+    row = ablations.pooled([cell()])["base"]
+    assert (row.low, row.high) == wilson_interval(30, 40)
+    assert row.rate == 0.75 and row.seeds == (21,)
+
+
+def test_seeds_that_differ_have_students_interval():
+    """0.5, 0.7 and 0.9: mean 0.7, standard deviation 0.2, t = 4.303 with two degrees."""
+    low, high = ablations.interval([20, 28, 36], [40, 40, 40])
+    assert low == pytest.approx(0.7 - 4.303 * 0.2 / 3**0.5, abs=1e-4)
+    assert high == 1.0
+
+
+def test_seeds_that_agree_keep_wilsons_interval():
+    assert ablations.interval([40, 40, 40], [40, 40, 40]) == wilson_interval(120, 120)
+
+
+def test_pooled_rows_keep_the_asked_order_and_leave_out_what_is_missing():
+    cells = [cell("b", 22, 10), cell("a"), cell("b", 21, 20)]
+    rows = ablations.pooled(cells, ["a", "none", "b"])
+    assert list(rows) == ["a", "b"]
+    assert rows["b"].seeds == (21, 22) and rows["b"].rates == (0.5, 0.25)
+
+
+def test_no_table_is_no_cells(tmp_path):
+    assert ablations.read_cells("pointmaze-large", tmp_path / "none.json") == []
+
+
+def test_shipped_cells_are_whole():
+    for maze in ("pointmaze-large", "antmaze-medium"):
+        cells = ablations.read_cells(maze)
+        keys = [(row["seed"], row["variant"]) for row in cells]
+        assert len(keys) == len(set(keys))
+        for row in cells:
+            assert row["successes"] + sum(row["failures"].values()) == row["episodes"]
+            assert row["ci95"] == [
+                round(bound, 4) for bound in wilson_interval(row["successes"], row["episodes"])
+            ]
+            assert row["H"] <= row["T"]
+
+
+@pytest.mark.parametrize("name", ["pointmaze-large", "antmaze-medium"])
+def test_plans_keep_their_length_in_steps(ablate, name):
+    maze, preset = get_maze(name), presets.get_preset(name)
+    steps = preset.planner.plan_length * preset.training.window_length
+    for length in (10, 20, 40):
+        chosen = ablate.settings(ablate.VARIANTS[f"T {length}"], maze, 1.0)
+        assert chosen.training.window_length == length
+        assert chosen.planner.replan_every <= length
+        plan = chosen.planner.plan_length
+        assert abs(plan * length - steps) < length or plan == ablate.LONGEST_PLAN
+
+
+def test_each_variant_changes_something(ablate):
+    for name in ("pointmaze-large", "antmaze-medium"):
+        maze = get_maze(name)
+        names = ablate.wanted(maze, 1.0)
+        recipes = {ablate.recipe(ablate.settings(ablate.VARIANTS[v], maze, 1.0), 40) for v in names}
+        assert len(recipes) == len(names) and names[0] == ablations.BASE
+        assert {"joint", "absolute", "final cost", "data 1/8"} <= set(names)
+
+
+def test_share_shortens_all_variants_alike(ablate):
+    maze = get_maze("antmaze-medium")
+    for variant in ablate.VARIANTS.values():
+        chosen = ablate.settings(variant, maze, 0.25).training
+        base = presets.get_preset("antmaze-medium").training
+        assert chosen.updates == round(base.updates / 4)
+        assert chosen.settle_updates == round(base.settle_updates / 4)
+
+
+def test_planner_variants_share_the_bases_model(ablate):
+    maze = get_maze("pointmaze-large")
+    folders = {
+        name: ablate.run_folder(maze, ablate.settings(ablate.VARIANTS[name], maze, 1.0), 21)
+        for name in ("base", "final cost", "joint", "beta 3", "data 1/2")
+    }
+    assert folders["base"] == folders["final cost"]
+    assert len(set(folders.values())) == 4
+
+
+def test_data_is_cut_at_episodes(ablate, played):
+    part = ablate.first_steps(played, 1000)
+    count = len(part.lengths)
+    assert part.lengths.sum() <= 1000 < part.lengths.sum() + played.lengths[count]
+    assert len(part.states) == part.lengths.sum() + count
+    assert np.array_equal(part.states, played.states[: len(part.states)])
+
+
+def test_cells_are_added_resumed_and_replaced(ablate, tmp_path):
+    path, wanted = tmp_path / "table.json", {"base": "0", "joint": "0"}
+    assert ablate.missing(path, wanted, "pointmaze-large", [21, 22]) == [
+        (21, "base"), (21, "joint"), (22, "base"), (22, "joint"),
+    ]  # fmt: skip
+    ablate.add(path, cell())
+    ablate.add(path, cell(maze="antmaze-medium"))
+    assert ablate.missing(path, wanted, "pointmaze-large", [21]) == [(21, "joint")]
+    assert ablate.missing(path, wanted | {"base": "1"}, "pointmaze-large", [21])[0] == (21, "base")
+    ablate.add(path, cell(successes=31))
+    table = json.loads(path.read_text())
+    assert len(table["cells"]) == 2 and len(table["runs"]) == 1
+    assert table["cells"][-1]["successes"] == 31
+
+
+def test_a_recipe_tells_settings_apart(ablate):
+    maze = get_maze("pointmaze-large")
+    base = ablate.settings(ablate.VARIANTS["base"], maze, 1.0)
+    other = replace(base, planner=replace(base.planner, time_penalty=0.06))
+    assert ablate.recipe(base, 40) != ablate.recipe(other, 40)
+    assert ablate.recipe(base, 40) != ablate.recipe(base, 41)
