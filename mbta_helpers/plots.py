@@ -55,9 +55,18 @@ def png(figure: Figure) -> bytes:
 
 def show(figure: Figure, alt: str) -> None:
     """Show a figure in a notebook, with a text that says what it shows (no trained numbers)."""
+    _display(png(figure), alt)
+
+
+def show_picture(path: Path, alt: str) -> None:
+    """Show a PNG file in a notebook, as `show` does a figure."""
+    _display(Path(path).read_bytes(), alt)
+
+
+def _display(picture: bytes, alt: str) -> None:
     from IPython.display import display
 
-    data = {"image/png": png(figure), "text/plain": alt}
+    data = {"image/png": picture, "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 

@@ -39,6 +39,16 @@ def test_no_figure_stays_in_the_registry_of_pyplot():
     assert matplotlib.pyplot.get_fignums() == []
 
 
+def test_a_picture_from_a_file_is_shown_as_it_is_with_its_text(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **rest: shown.append((data, rest)))
+    (tmp_path / "line.png").write_bytes(plots.png(line([[0, 0], [1, 1]])))
+    plots.show_picture(tmp_path / "line.png", alt="a line that rises")
+    plots.show(line([[0, 0], [1, 1]]), alt="a line that rises")
+    assert shown[0] == shown[1]
+    assert shown[0][1]["metadata"] == {"image/png": {"alt": "a line that rises"}}
+
+
 def test_palette_is_of_different_colours():
     assert len(set(plots.PALETTE)) == 8
 
