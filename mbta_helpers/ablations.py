@@ -48,7 +48,7 @@ def read_cells(maze: str, path: Path = TABLE) -> list[dict]:
     return [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["maze"] == maze]
 
 
-def interval(successes: list[int], episodes: list[int]) -> tuple[float, float]:
+def pooled_interval(successes: list[int], episodes: list[int]) -> tuple[float, float]:
     """A 95 % interval of the success rate over seeds; a list entry for each seed.
 
     Wilson's interval of the pooled count treats all tasks as alike, and so misses how much
@@ -87,6 +87,6 @@ def pooled(cells: list[dict], variants: list[str] | None = None) -> dict[str, Po
             tuple(s / n for s, n in zip(successes, episodes, strict=True)),
             sum(successes),
             sum(episodes),
-            *interval(successes, episodes),
+            *pooled_interval(successes, episodes),
         )
     return rows

@@ -184,8 +184,10 @@ def page() -> str:
         if row["kind"] == "baseline"
     ]
     lines = [HEAD.format(episodes=EPISODES, seed=TEST_SEED)]
-    for preset in [*MAZES, *(preset for preset in ANTS if preset in shipped())]:
+    for preset in filter(set(shipped()).__contains__, (*MAZES, *ANTS)):
         rows = [row for row in results + baselines if row["preset"] == preset]
+        if not rows:
+            continue
         commands = sorted({row["command"] for row in rows})
         lines += [f"## {preset}", "", TABLE_HEAD, *map(table_row, rows), ""]
         lines += ["Commands:", "", "```bash", *commands, "```", "", sidecar(preset), ""]

@@ -39,13 +39,13 @@ def test_one_seed_has_wilsons_interval():
 
 def test_seeds_that_differ_have_students_interval():
     """0.5, 0.7 and 0.9: mean 0.7, standard deviation 0.2, t = 4.303 with two degrees."""
-    low, high = ablations.interval([20, 28, 36], [40, 40, 40])
+    low, high = ablations.pooled_interval([20, 28, 36], [40, 40, 40])
     assert low == pytest.approx(0.7 - 4.303 * 0.2 / 3**0.5, abs=1e-4)
     assert high == 1.0
 
 
 def test_seeds_that_agree_keep_wilsons_interval():
-    assert ablations.interval([40, 40, 40], [40, 40, 40]) == wilson_interval(120, 120)
+    assert ablations.pooled_interval([40, 40, 40], [40, 40, 40]) == wilson_interval(120, 120)
 
 
 def test_pooled_rows_keep_the_asked_order_and_leave_out_what_is_missing():
