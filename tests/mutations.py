@@ -225,7 +225,7 @@ WINDOWS = [
     mutation(
         "actions are counted like states",
         "windows.py",
-        "self._actions.index_select(0, self._action_rows(first))",
+        "self._actions.index_select(0, self._first_actions(first))",
         "self._actions.index_select(0, first)",
         "windows::test_window_is_one_step_longer_in_states",
     ),
@@ -512,15 +512,15 @@ EVALUATION = [
     mutation(
         "steps are counted from zero",
         "evaluation.py",
-        "steps[running[success[running]]] = now + 1",
-        "steps[running[success[running]]] = now",
+        "steps[running[there]] = now + 1",
+        "steps[running[there]] = now",
         "evaluation::test_paths_lead_from_start_to_goal",
     ),
     mutation(
         "an episode carries out its neighbour's decision",
         "evaluation.py",
-        "decision = decision[torch.from_numpy(~success[running])]",
-        "decision = decision[: int((~success[running]).sum())]",
+        "decision = decision[torch.from_numpy(~there)]",
+        "decision = decision[: int((~there).sum())]",
         "evaluation::test_decisions_are_made_on_time_and_for_those_who_run",
     ),
     mutation(
@@ -533,8 +533,8 @@ EVALUATION = [
     mutation(
         "the start of a path moves with the point",
         "evaluation.py",
-        "[state[:2].copy()]",
-        "[state[:2]]",
+        "bodies.states[:, :2].copy()",
+        "bodies.states[:, :2]",
         "evaluation::test_paths_lead_from_start_to_goal",
     ),
 ]
