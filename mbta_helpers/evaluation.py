@@ -137,7 +137,7 @@ def evaluate(
     seed: int = 0,
     disturbance: Disturbance | None = None,
 ) -> Evaluation:
-    """Run all tasks side by side; success is the simulator's info["success"].
+    """Run all tasks side by side; success is the simulator's info["success"], or its rule.
 
     max_steps: the steps that each task may take, the maze's own number by default. seed: of the
     ants' headings at the start and of the pushes.

@@ -43,7 +43,7 @@ class Maze:
     """A maze: its walls, its environment, and the steps that one task may take.
 
     side: of a cell, in map units. body: what moves in it, "point" or "ant". radius: how near to a
-    wall the body's centre is put. far_corner: the cell where the longest ways from (1, 1) end.
+    wall the body's centre is put. far_corner: of the corners, the one farthest from (1, 1).
     """
 
     name: str
@@ -255,7 +255,7 @@ def sample_tasks(maze: Maze, count: int, seed: int) -> Tasks:
 def corner_tasks(maze: Maze, count: int, seed: int) -> Tasks:
     """Tasks from cell (1, 1) to the far corner, off the centres as those of `sample_tasks`.
 
-    D4RL's evaluation: the longest ways of the maze, which its data shows only in pieces.
+    On Medium these are the cells of D4RL's evaluation. The data shows such long ways in pieces.
     """
     require(count >= 1, f"The number of episodes must be at least 1, not {count}.")
     rng = np.random.default_rng(seed)
