@@ -108,6 +108,8 @@ class PlannerConfig:
     support_penalty: times −log σ(c(s)) of the state reached, which avoids states unlike the data.
     time_penalty: a constant for each skill, which prefers the sooner of two ways.
     warm_std: the search begins at this std where the last plan is taken up again; 1 without.
+    precision: of the networks' products. "bfloat16" halves the time of a plan of large networks,
+    on processors that have it.
     """
 
     plan_length: int = 16
@@ -119,12 +121,17 @@ class PlannerConfig:
     time_penalty: float = 0.0
     warm_start: bool = True
     warm_std: float = 1.0
+    precision: str = "float32"
     cem: CEMConfig = CEMConfig()
 
     def __post_init__(self):
         require(self.plan_length >= 1, f"L must be at least 1 skill, not {self.plan_length}.")
         require(self.replan_every >= 1, f"H must be at least 1 step, not {self.replan_every}.")
         require(self.cost in ("min", "final"), f"cost is min or final, not '{self.cost}'.")
+        require(
+            self.precision in ("float32", "bfloat16"),
+            f"precision is float32 or bfloat16, not '{self.precision}'.",
+        )
         for name in ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
@@ -264,13 +271,15 @@ class Planner:
             mean, std = self.shift(last)
         else:
             mean, std = self.first_search(len(state), state)
-        search = cem(
-            lambda epsilon: self.evaluate(state, goal, epsilon),
-            mean,
-            std,
-            self.config.cem,
-            generator,
-            watch,
-        )
-        imagined = imagine(self.model, state, search.best[:, None])
+        low = self.config.precision == "bfloat16"
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=low):
+            search = cem(
+                lambda epsilon: self.evaluate(state, goal, epsilon),
+                mean,
+                std,
+                self.config.cem,
+                generator,
+                watch,
+            )
+            imagined = imagine(self.model, state, search.best[:, None])
         return Plan(imagined.path[:, 0], imagined.skills[:, 0], search.best, search.cost, search)

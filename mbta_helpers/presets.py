@@ -42,7 +42,7 @@ ANTMAZE = TrainingConfig(
 # add up over the skills of a plan, and a plan that is dearer than standing still is never made.
 ANT_PLANNER = replace(
     PLANNER, replan_every=10, epsilon_penalty=0.1, support_penalty=1.0, time_penalty=0.1,
-    cem=CEMConfig(candidates=200, iterations=8, elites=20),
+    precision="bfloat16", cem=CEMConfig(candidates=200, iterations=8, elites=20),
 )  # fmt: skip
 
 PRESETS = {

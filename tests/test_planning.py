@@ -357,6 +357,19 @@ def test_planning_side_by_side_equals_one_by_one(model, monkeypatch):
         assert torch.allclose(alone.cost[0], together.cost[p])
 
 
+def test_bfloat16_rounds_the_networks_and_nothing_else():
+    """Plans keep the state's precision, and costs are nearly those of single precision."""
+    single, (state, goal, _) = small_model().float(), some_plans()
+    state, goal = state.float(), goal.float()
+    exact, rounded = (planner_of(single, precision=name) for name in ("float32", "bfloat16"))
+    plan, other = (planner.plan(state, goal, seeded()) for planner in (exact, rounded))
+    assert other.path.dtype == other.skills.dtype == other.cost.dtype == torch.float32
+    assert not torch.equal(plan.path, other.path)
+    with torch.no_grad():
+        again = exact.evaluate(state, goal, other.epsilon[:, None])[:, 0]
+    assert torch.allclose(again, other.cost, rtol=0.05, atol=0.05)
+
+
 class Walk:
     """Each skill moves the point by z; the prior is N(0, 1): plans are known in closed form."""
 
@@ -440,6 +453,7 @@ def test_a_new_search_begins_at_the_prior(model):
         ({"cost": "mean"}, "min or final"),
         ({"epsilon_penalty": -1.0}, "epsilon_penalty"),
         ({"variance_penalty": -1.0}, "variance_penalty"),
+        ({"precision": "half"}, "precision is float32 or bfloat16"),
     ],
 )
 def test_impossible_planners_are_refused(wrong, message):
