@@ -70,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
     train.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
     train.add_argument("--method", choices=("one-pass", "em"), help="default as in the preset")
-    train.add_argument("--precision", choices=("float32", "bfloat16"), help="default float32")
+    train.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="default as in the preset"
+    )
     train.add_argument("--updates", type=int, help="EM updates; default as in the preset")
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--threads", type=int, default=1, help="of the processor; default 1")

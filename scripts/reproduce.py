@@ -113,42 +113,42 @@ def rows_of(preset: str) -> list[tuple[str, str, str, list[str]]]:
         return rows + [(name, "cem", "", options) for name, options in others]
     rows = [("shipped", "cem", *kind) for kind in (PLAIN, CORNER, *DISTURBED)]
     rows += [("shipped", "prior", *PLAIN)]
-    rows += [
+    return rows + [
         (name, "cem", tasks, options + more)
         for name, options in others
         for tasks, more in (PLAIN, CORNER)
     ]
-    return [
-        (name, planner, tasks, [*more, "--threads", "2"]) for name, planner, tasks, more in rows
-    ]
+
+
+def stored_results() -> dict[str, dict]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def evaluate(presets: list[str]) -> None:
     """Evaluate the shipped parameters in every way, and each seed with CEM.
 
-    What is there already for the same parameters is kept.
+    What is there already for the same parameters is kept. The table is read anew for each row, so
+    that presets can be evaluated side by side.
     """
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for preset in presets:
         for name, planner, tasks, options in rows_of(preset):
             key = ", ".join(part for part in (preset, name, planner, tasks) if part)
             folder = PARAMETERS / preset if name == "shipped" else ROOT / options[1]
             model = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()[:16]
-            if results.get(key, {}).get("model") == model:
+            if stored_results().get(key, {}).get("model") == model:
                 continue
             arguments = ["evaluate", "--preset", preset, *options, "--episodes", str(EPISODES),
                          "--seed", str(TEST_SEED), "--planner", planner]  # fmt: skip
             outcome = json.loads(mbta(*arguments, "--json"))
-            threads = "two threads" if "--threads" in options else "one thread"
-            results[key] = outcome | {
+            row = outcome | {
                 "parameters": name,
                 "protocol": tasks,
                 "model": model,
                 "command": "mbta " + shlex.join(arguments),
                 "date": date.today().isoformat(),
-                "machine": f"{platform.machine()}, {threads}",
+                "machine": f"{platform.machine()}, one thread",
             }
-            write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+            write_text(RESULTS, json.dumps(stored_results() | {key: row}, indent=1) + "\n")
 
 
 HEAD = """# Results
@@ -177,7 +177,7 @@ networks, and were trained once each, on the data of the shipped parameters.
 
 def page() -> str:
     """The results page, in Markdown."""
-    results = list(json.loads(RESULTS.read_text()).values())
+    results = list(stored_results().values())
     baselines = [
         {"parameters": "trained anew", "planner": row["name"], "preset": row["maze"]} | row
         for row in json.loads(BASELINES.read_text()).values()
