@@ -73,7 +73,10 @@ class SkillAgent:
 
 
 class PlanningAgent:
-    """Carries out the first skill of each new plan, and takes up the last plan's search again."""
+    """Carries out the first skill of each new plan, and takes up the last plan's search again.
+
+    Where the last skill left the body where it was, it draws one from the prior instead.
+    """
 
     def __init__(self, planner: Planner, generator: torch.Generator):
         self.planner = planner
@@ -83,12 +86,23 @@ class PlanningAgent:
         self._running = np.zeros(0, int)
 
     def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
-        last = None
+        last, before = None, None
         if self.plan is not None:
-            last = self.plan.search.select(torch.from_numpy(np.isin(self._running, running)))
+            rows = torch.from_numpy(np.isin(self._running, running))
+            last, before = self.plan.search.select(rows), self.plan.path[rows, 0]
         self.plan = self.planner.plan(state, goal, self.generator, last)
         self._running = running
-        return self.plan.skills[:, 0]
+        skill = self.plan.skills[:, 0]
+        return skill if before is None else self._moving(state, before, skill)
+
+    def _moving(self, state: Tensor, before: Tensor, skill: Tensor) -> Tensor:
+        """The skill, or one of the prior's where the body is still where it was; all (P, ...)."""
+        still = (state - before)[:, :2].norm(dim=1) < self.planner.config.least_move  # (P,)
+        if not still.any():
+            return skill
+        prior = self.planner.model.prior(state)
+        noise = torch.randn(prior.loc.shape, generator=self.generator)
+        return torch.where(still[:, None], prior.loc + prior.scale * noise, skill)
 
     def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
         return self.planner.model.policy.act(state, decision)

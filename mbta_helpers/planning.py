@@ -108,6 +108,9 @@ class PlannerConfig:
     support_penalty: times −log σ(c(s)) of the state reached, which avoids states unlike the data.
     time_penalty: a constant for each skill, which prefers the sooner of two ways.
     warm_std: the search begins at this std where the last plan is taken up again; 1 without.
+    least_move: where H steps moved the body by less, in map units, the next skill is drawn from the
+    prior: the world model was wrong about a skill that does nothing, and a new plan from the same
+    state would choose it again.
     precision: of the networks' products. "bfloat16" halves the time of a plan of large networks,
     on processors that have it.
     """
@@ -121,6 +124,7 @@ class PlannerConfig:
     time_penalty: float = 0.0
     warm_start: bool = True
     warm_std: float = 1.0
+    least_move: float = 0.0
     precision: str = "float32"
     cem: CEMConfig = CEMConfig()
 
@@ -132,7 +136,8 @@ class PlannerConfig:
             self.precision in ("float32", "bfloat16"),
             f"precision is float32 or bfloat16, not '{self.precision}'.",
         )
-        for name in ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty"):
+        penalties = ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty")
+        for name in (*penalties, "least_move"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
 

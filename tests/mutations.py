@@ -372,6 +372,13 @@ PLANNING = [
         "planning::test_imagine_equals_a_plain_loop",
     ),
     mutation(
+        "a skill that does nothing is chosen again",
+        "evaluation.py",
+        ".norm(dim=1) < self.planner.config.least_move",
+        ".norm(dim=1) < 0",
+        "evaluation::test_a_body_that_does_not_move_gets_a_skill_from_the_prior",
+    ),
+    mutation(
         "the smallest and the final cost are swapped",
         "planning.py",
         'if config.cost == "final" else',

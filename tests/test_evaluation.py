@@ -200,9 +200,9 @@ def test_skill_agent_draws_from_the_prior_or_from_the_standard_normal():
         assert torch.equal(action, model.policy.act(state, skill))
 
 
-def planning_agent(seed=0):
+def planning_agent(seed=0, **settings):
     search = CEMConfig(candidates=20, iterations=2, elites=4, momentum=0.1, min_std=0.05)
-    config = PlannerConfig(plan_length=2, replan_every=10, warm_start=True, cem=search)
+    config = PlannerConfig(plan_length=2, replan_every=10, warm_start=True, cem=search, **settings)
     planner = Planner(small_model(dtype=torch.float32), config, 10)
     return PlanningAgent(planner, torch.Generator().manual_seed(seed))
 
@@ -225,6 +225,25 @@ def test_planning_agent_takes_up_each_episode_s_own_search():
     assert torch.equal(skill, agent.plan.skills[:, 0])
     agent.decide(state[[3]], goal[[3]], np.array([7]))
     assert len(received[1].best) == 1
+
+
+def test_a_body_that_does_not_move_gets_a_skill_from_the_prior():
+    agent = planning_agent(least_move=0.5)
+    state, goal = torch.randn(3, 4), torch.randn(3, 2)
+    first = agent.decide(state, goal, np.arange(3))
+    assert torch.equal(first, agent.plan.skills[:, 0])  # nothing has had time to move yet
+    after = state[1:].clone()  # the first episode is over
+    after[0, 0] += 0.4
+    after[1, 1] -= 0.6
+    skill = agent.decide(after, goal[1:], np.array([1, 2]))
+    assert torch.equal(skill[1], agent.plan.skills[1, 0])
+    draws = torch.stack([agent.decide(after, goal[1:], np.array([1, 2]))[0] for _ in range(400)])
+    with torch.no_grad():
+        prior = agent.planner.model.prior(after[0])
+    whitened = (draws - prior.loc) / prior.scale
+    assert torch.allclose(whitened.mean(0), torch.zeros(SKILL), atol=0.2)
+    assert torch.allclose(whitened.std(0), torch.ones(SKILL), atol=0.15)
+    assert not torch.equal(skill[0], agent.plan.skills[0, 0])
 
 
 def test_evaluation_is_reproducible(umaze):

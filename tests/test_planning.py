@@ -453,6 +453,7 @@ def test_a_new_search_begins_at_the_prior(model):
         ({"cost": "mean"}, "min or final"),
         ({"epsilon_penalty": -1.0}, "epsilon_penalty"),
         ({"variance_penalty": -1.0}, "variance_penalty"),
+        ({"least_move": -0.1}, "least_move"),
         ({"precision": "half"}, "precision is float32 or bfloat16"),
     ],
 )
