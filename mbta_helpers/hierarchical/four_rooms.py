@@ -54,7 +54,9 @@ class Grid:
     @cached_property
     def cells(self) -> list[Cell]:
         """The cell (row, column) of each state."""
-        return [(i, j) for i, row in enumerate(self.walls) for j, wall in enumerate(row) if not wall]
+        return [
+            (i, j) for i, row in enumerate(self.walls) for j, wall in enumerate(row) if not wall
+        ]
 
     @cached_property
     def _states(self) -> dict[Cell, int]:
@@ -112,14 +114,14 @@ def rooms(grid: Grid = FOUR_ROOMS) -> list[list[int]]:
 # -- the dynamics ---------------------------------------------------------------------------------
 
 
-def slipped(action: np.ndarray, draw: np.ndarray, slip: float, actions: int) -> np.ndarray:
-    """The action that is carried out: another one, each equally likely, with probability slip.
+def slips(draw: np.ndarray, slip: float, actions: int) -> np.ndarray:
+    """How far the number of the action carried out is from that of the action chosen, modulo A.
 
-    action: (N,) int. draw: (N,), uniform on [0, 1).
+    0 with probability 1 − slip, and 1 … A − 1 with equal shares of the rest. draw: (...), uniform
+    on [0, 1).
     """
-    # slip is cut into A − 1 equal parts; how many of their upper ends exceed the draw is the shift.
-    ends = slip * np.arange(1, actions) / (actions - 1)
-    return (action + (draw[:, None] < ends).sum(-1)) % actions
+    ends = slip * np.arange(1, actions) / (actions - 1)  # slip, cut into A − 1 equal parts
+    return (draw[..., None] < ends).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,15 @@ class World:
         return replace(self, goal=goal)
 
     def step(
-        self, state: np.ndarray, action: np.ndarray, draw: np.ndarray, goal: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Next states, rewards, and whether the goal ended the episode, (N,) each.
+        self, state: np.ndarray, action: np.ndarray, slip: np.ndarray, goal: np.ndarray | int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Next states, and whether they are the goal: reward 1, and the end; (N,) each.
 
-        state, action: (N,) int. draw: (N,) uniform. goal: a state, or (N,), one for each run.
+        state, action: (N,) int. slip: (N,), from `slips`. goal: a state, or one for each run.
         """
-        carried_out = slipped(action, draw, self.slip, self.actions)  # before the move, not after
+        carried_out = (action + slip) % self.actions  # the slip comes before the move
         after = self.next_state[state, carried_out]
-        terminated = after == goal
-        return after, terminated.astype(float), terminated
+        return after, after == goal
 
     @cached_property
     def transitions(self) -> np.ndarray:
@@ -221,16 +222,18 @@ class FourRooms(gym.Env):
         if options and "start" in options:
             self.state = self.grid.state_of(options["start"])
         else:
-            self.state = int(start_states(self.np_random.random(1), self.world)[0])
+            draw = self.np_random.random(1)
+            self.state = int(start_states(draw, self.world.goal, self.world.states)[0])
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
         require(self.action_space.contains(action), f"{action} is no action of 0 to 3.")
-        draw, goal = self.np_random.random(1), np.array([self.world.goal])
-        state, act = np.array([self.state]), np.array([int(action)])
-        after, reward, terminated = self.world.step(state, act, draw, goal)
+        slip = slips(self.np_random.random(1), self.world.slip, self.world.actions)
+        after, terminated = self.world.step(
+            np.array([self.state]), np.array([action]), slip, self.world.goal
+        )
         self.state = int(after[0])
-        return self.state, float(reward[0]), bool(terminated[0]), False, {}
+        return self.state, float(terminated[0]), bool(terminated[0]), False, {}
 
     def render(self) -> str | None:
         """The map as text, with o for the agent and G for the goal."""
@@ -250,12 +253,9 @@ if ENV_ID not in gym.registry:
 # -- many runs side by side -----------------------------------------------------------------------
 
 
-def start_states(
-    draw: np.ndarray, world: World, goal: np.ndarray | int | None = None
-) -> np.ndarray:
+def start_states(draw: np.ndarray, goal: np.ndarray | int, states: int) -> np.ndarray:
     """States drawn uniformly from all but the goal; draw: (N,) uniform. Returns (N,) int."""
-    goal = world.goal if goal is None else goal
-    state = (draw * (world.states - 1)).astype(int)
+    state = (draw * (states - 1)).astype(int)
     return state + (state >= goal)
 
 
@@ -277,58 +277,70 @@ class Runs:
     A run that has had all its episodes leaves, so `row` says which runs are still there. A run
     depends on its own seed alone, whatever stands beside it.
     goals: (N, episodes), the goal of each episode. draws: uniform numbers that the agent needs in a
-    step. steps: (N, episodes), the length of each episode so far.
+    step; it finds them in `uniform`, (draws, N). steps: (N, episodes), the lengths of episodes.
     """
 
-    BLOCK = 256  # steps for which numbers are drawn at once
+    BLOCK = 512  # steps for which numbers are drawn at once
 
-    def __init__(self, world: World, seeds: Sequence[int], goals: np.ndarray, max_steps: int, draws: int):
+    def __init__(
+        self, world: World, seeds: Sequence[int], goals: np.ndarray, max_steps: int, draws: int
+    ):
         require(len(seeds) >= 1, "Give at least one seed.")
         require(goals.ndim == 2 and len(goals) == len(seeds), "Give a row of goals for each seed.")
         require(goals.shape[1] >= 1 and max_steps >= 1, "An episode and a step are the least.")
-        self.world, self.goals, self.max_steps = world, goals, max_steps
+        self.world, self.goals, self.max_steps, self.draws = world, goals, max_steps, draws
         self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.draws, self.place = draws, self.BLOCK
         self.row = np.arange(len(seeds))
         self.episode = np.zeros(len(seeds), int)
         self.time = np.zeros(len(seeds), int)
         self.steps = np.zeros(goals.shape, int)
-        self.goal = goals[:, 0]
-        self.state = start_states(self.draw()[-1], world, self.goal)
+        self.goal = goals[:, 0].copy()
+        self._draw_block()
+        self.state = start_states(self._start[0], self.goal, world.states)
 
-    def draw(self) -> np.ndarray:
-        """Uniform numbers of this step, (draws + 2, N): the agent's, the slip's and the start's."""
-        if self.place == self.BLOCK:
-            shape = (self.BLOCK, self.draws + 2)
-            self.numbers = np.stack([rng.random(shape) for rng in self.generators], -1)
-            self.place = 0
-        self.uniform = self.numbers[self.place][:, self.row]
-        self.place += 1
-        return self.uniform
+    def _draw_block(self) -> None:
+        shape = (self.BLOCK, self.draws + 2)
+        numbers = np.stack([self.generators[row].random(shape) for row in self.row], -1)
+        self._agent, self._start = numbers[:, :-2], numbers[:, -2]
+        self._slip = slips(numbers[:, -1], self.world.slip, self.world.actions)
+        self._place = 0
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Next states, rewards, terminated (at the goal), truncated (out of steps), (N,) each."""
-        after, reward, terminated = self.world.step(
-            self.state, action, self.uniform[-2], self.goal
-        )
+    @property
+    def uniform(self) -> np.ndarray:
+        """The agent's uniform numbers of this step, (draws, N)."""
+        return self._agent[self._place]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Next states, terminated (at the goal, reward 1), truncated (out of steps), (N,) each."""
+        after, terminated = self.world.step(self.state, action, self._slip[self._place], self.goal)
         self.time += 1
-        return after, reward, terminated, ~terminated & (self.time == self.max_steps)
+        return after, terminated, ~terminated & (self.time == self.max_steps)
 
-    def go_on(self, after: np.ndarray, over: np.ndarray) -> np.ndarray:
-        """Take the next states; where the episode is over, begin another. Returns who stays, (N,).
+    def go_on(self, after: np.ndarray, over: np.ndarray) -> np.ndarray | None:
+        """Take the next states; where the episode is over, begin another.
 
-        An agent that keeps something for each run picks it out with what is returned.
+        Returns None while all stay, and (N,) bool where some have had their last episode; an agent
+        that keeps something for each run picks it out with that.
         """
-        self.state = after
-        stays = np.ones(len(over), bool)
+        self.state, stays = after, None
         if over.any():
-            self.steps[self.row[over], self.episode[over]] = self.time[over]
-            self.episode = self.episode + over
-            self.time = np.where(over, 0, self.time)
-            stays = self.episode < self.goals.shape[1]
-            kept = (self.row, self.state, self.episode, self.time)
-            self.row, self.state, self.episode, self.time = (each[stays] for each in kept)
-            self.goal = self.goals[self.row, self.episode]
-            fresh = start_states(self.uniform[-1][stays], self.world, self.goal)
-            self.state = np.where(over[stays], fresh, self.state)
+            ended = np.flatnonzero(over)
+            self.steps[self.row[ended], self.episode[ended]] = self.time[ended]
+            self.episode[ended] += 1
+            self.time[ended] = 0
+            if (self.episode[ended] == self.goals.shape[1]).any():
+                stays = self.episode < self.goals.shape[1]
+                kept = (self.row, self.state, self.episode, self.time, self.goal, over)
+                self.row, self.state, self.episode, self.time, self.goal, over = (
+                    each[stays] for each in kept
+                )
+                blocks = (self._agent, self._start, self._slip)
+                self._agent, self._start, self._slip = (each[..., stays] for each in blocks)
+                ended = np.flatnonzero(over)
+            self.goal[ended] = self.goals[self.row[ended], self.episode[ended]]
+            draw = self._start[self._place, ended]
+            self.state[ended] = start_states(draw, self.goal[ended], self.world.states)
+        self._place += 1
+        if self._place == self.BLOCK and self.row.size:
+            self._draw_block()
         return stays

@@ -264,37 +264,38 @@ def train_q(
     error = None if exact is None else np.zeros((len(seeds), config.episodes))
     goals = np.full((len(seeds), config.episodes), world.goal)
     runs = Runs(world, seeds, goals, config.max_steps, draws=3)
-    option = choose(greedy(q[runs.row, runs.state], config.epsilon), runs.uniform[0])
-    first, total, discount = runs.state, np.zeros(len(seeds)), np.ones(len(seeds))
+    option, first = np.zeros(len(seeds), int), np.zeros(len(seeds), int)
+    total, discount = np.zeros(len(seeds)), np.ones(len(seeds))
+    begin = np.ones(len(seeds), bool)
     while runs.row.size:
-        uniform, row, state = runs.draw(), runs.row, runs.state
-        action = choose(options.policy[option, state], uniform[0])
-        after, reward, terminated, truncated = runs.step(action)
+        row, state, uniform = runs.row, runs.state, runs.uniform
+        new = np.flatnonzero(begin)
+        if new.size:
+            first[new], total[new], discount[new] = state[new], 0.0, 1.0
+            option[new] = choose(greedy(q[row[new], state[new]], config.epsilon), uniform[0, new])
+        action = choose(options.policy[option, state], uniform[1])
+        after, terminated, truncated = runs.step(action)
         best = q[row, after].max(-1)  # (N,)
-        ended = terminated | (uniform[1] < ends[after, option])
+        ended = terminated | (uniform[2] < ends[after, option])
+        total, discount = total + discount * terminated, discount * config.gamma
         over = terminated | truncated
-        total, discount = total + discount * reward, discount * config.gamma
+        begin = ended | over
         if intra:
-            alike = begins[state] & (takes[:, state].T == action[:, None])  # (N, Ω)
-            i, w = np.nonzero(alike)
+            i, w = np.nonzero(begins[state] & (action[:, None] == takes[:, state].T))
             future = utility(q[row[i], after[i], w], ends[after[i], w], best[i])
-            target = smdp_target(reward[i], config.gamma, terminated[i], future)
+            target = smdp_target(terminated[i], config.gamma, terminated[i], future)
             q[row[i], state[i], w] += rate * (target - q[row[i], state[i], w])
         else:
-            # Out of steps, the option has not ended: its own value there stands for what is left.
-            left = np.where(ended, best, q[row, after, option])
-            target = smdp_target(total, discount, terminated, left)
-            known = ended | over
-            i, s, w = row[known], first[known], option[known]
-            q[i, s, w] += rate * (target[known] - q[i, s, w])
+            i = np.flatnonzero(begin)
+            # Out of steps, an option has not ended: its own value there is what is left.
+            left = np.where(ended[i], best[i], q[row[i], after[i], option[i]])
+            target = smdp_target(total[i], discount[i], terminated[i], left)
+            q[row[i], first[i], option[i]] += rate * (target - q[row[i], first[i], option[i]])
         if error is not None and over.any():
             gap = q[row[over]].max(-1)[:, others] - exact[others]
             error[row[over], runs.episode[over]] = np.sqrt((gap**2).mean(-1))
         stays = runs.go_on(after, over)
-        anew = (ended | over)[stays]
-        drawn = choose(greedy(q[runs.row, runs.state], config.epsilon), uniform[2][stays])
-        option = np.where(anew, drawn, option[stays])
-        first = np.where(anew, runs.state, first[stays])
-        total = np.where(anew, 0.0, total[stays])
-        discount = np.where(anew, 1.0, discount[stays])
+        if stays is not None:
+            kept = (option, first, total, discount, begin)
+            option, first, total, discount, begin = (each[stays] for each in kept)
     return QHistory(runs.steps, q, error)
