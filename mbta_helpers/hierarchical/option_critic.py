@@ -126,7 +126,7 @@ def train_option_critic(
         new = np.flatnonzero(begin)
         if new.size:
             best = q[row[new], state[new]].argmax(-1)
-            other = (uniform[0, new] / config.epsilon * config.options).astype(int)
+            other = (uniform[3, new] * config.options).astype(int)
             option[new] = np.where(uniform[0, new] < config.epsilon, other, best)
         policy = softmax(theta[row, state, option])  # (N, A)
         action = choose(policy, uniform[1])

@@ -43,7 +43,10 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """Ω options as three arrays. initiation: (Ω, S) bool, policy: (Ω, S, A), termination: (Ω, S)."""
+    """Ω options as arrays.
+
+    initiation: (Ω, S) bool. policy: (Ω, S, A). termination: (Ω, S).
+    """
 
     initiation: np.ndarray
     policy: np.ndarray
