@@ -49,7 +49,9 @@ def test_moves_go_one_cell_or_nowhere_and_can_be_taken_back():
         after = FOUR_ROOMS.next_state[:, action]
         moved = after != np.arange(104)
         assert (cells[after[moved]] - cells[moved] == move).all()
-        assert (FOUR_ROOMS.next_state[after[moved], opposite[action]] == np.flatnonzero(moved)).all()
+        assert (
+            FOUR_ROOMS.next_state[after[moved], opposite[action]] == np.flatnonzero(moved)
+        ).all()
         for i, j in cells[~moved] + move:
             assert FOUR_ROOMS.walls[i][j]
 

@@ -141,10 +141,13 @@ def test_sampled_policy_gradient_has_the_exact_one_as_its_mean():
     exact = exact_values(world, theta, vartheta, meta, start, GAMMA)
     policy = softmax(theta[2, 1])[None]
     mean = sum(
-        policy[0, a] * policy_gradient(policy, np.array([a]), exact.q_u[2, 1, a] - exact.q[2, 1, None])
+        policy[0, a]
+        * policy_gradient(policy, np.array([a]), exact.q_u[2, 1, a] - exact.q[2, 1, None])
         for a in range(3)
     )
-    assert np.allclose(mean[0] / np.abs(mean).max(), exact.policy[2, 1] / np.abs(exact.policy[2, 1]).max())
+    assert np.allclose(
+        mean[0] / np.abs(mean).max(), exact.policy[2, 1] / np.abs(exact.policy[2, 1]).max()
+    )
 
 
 def test_with_one_option_terminations_change_nothing():

@@ -222,7 +222,7 @@ def test_learned_values_are_the_exact_ones(rule):
     to_middle = rightwards()._replace(termination=np.array([0, 0, 1.0, 1, 1]))
     options = collect([*primitive_options(5, 2), rightwards(), to_middle])
     exact = solve(option_models(options, world, GAMMA), options.initiation)
-    config = QConfig(rule=rule, gamma=GAMMA, learning_rate=0.5, epsilon=0.5, episodes=400)
+    config = QConfig(rule=rule, gamma=GAMMA, learning_rate=0.5, epsilon=0.8, episodes=1200)
     history = train_q(world, options, config, [0, 1, 2], exact.max(0))
     assert np.allclose(history.q[:, :-1], exact.T[:-1], atol=1e-3)
     gap = history.q[:, :-1].max(-1) - exact.max(0)[:-1]
@@ -241,7 +241,9 @@ def test_running_out_of_steps_is_not_the_end(rule):
 
 def test_both_rules_are_q_learning_where_options_are_primitive(world):
     options = collect(primitive_options(104, 4))
-    both = [train_q(world, options, QConfig(rule, episodes=5), [3, 4]) for rule in ("smdp", "intra")]
+    both = [
+        train_q(world, options, QConfig(rule, episodes=5), [3, 4]) for rule in ("smdp", "intra")
+    ]
     assert (both[0].steps == both[1].steps).all() and np.allclose(both[0].q, both[1].q)
     assert both[0].error is None
 

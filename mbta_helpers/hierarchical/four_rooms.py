@@ -265,10 +265,11 @@ def choose(probability: np.ndarray, draw: np.ndarray) -> np.ndarray:
     return (probability.cumsum(-1)[:, :-1] <= draw[:, None]).sum(-1)
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over seeds, and a 95 % interval of it by the normal approximation; values: (N,)."""
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean(), values.mean() - half, values.mean() + half
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds, and a 95 % interval of it by the normal approximation; values: (N, ...)."""
+    mean = values.mean(0)
+    half = 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 class Runs:

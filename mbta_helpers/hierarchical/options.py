@@ -238,6 +238,19 @@ def greedy(q: np.ndarray, epsilon: float) -> np.ndarray:
     return (1 - epsilon) * share + epsilon * possible / possible.sum(-1, keepdims=True)
 
 
+def check_fit(world: World, options: Options, config: QConfig) -> None:
+    """Raise a UserError unless the options are the world's, and the rule can learn them."""
+    require(
+        options.policy.shape[1:] == world.next_state.shape,
+        f"The options are for {options.policy.shape[1:]} states and actions, the world has "
+        f"{world.next_state.shape}.",
+    )
+    require(
+        config.rule == "smdp" or bool(np.isin(options.policy, (0, 1)).all()),
+        "Intra-option learning needs deterministic policies: it asks which would have acted alike.",
+    )
+
+
 def train_q(
     world: World,
     options: Options,
@@ -250,16 +263,8 @@ def train_q(
     With primitive options, either rule is Q-learning (Watkins 1989). exact: (S,), optimal values
     against which to measure the error.
     """
-    require(
-        options.policy.shape[1:] == world.next_state.shape,
-        f"The options are for {options.policy.shape[1:]} states and actions, the world has "
-        f"{world.next_state.shape}.",
-    )
+    check_fit(world, options, config)
     intra, rate = config.rule == "intra", config.learning_rate
-    require(
-        not intra or bool(np.isin(options.policy, (0, 1)).all()),
-        "Intra-option learning needs deterministic policies: it asks which would have acted alike.",
-    )
     takes = options.policy.argmax(-1)  # (Ω, S), the action of a deterministic option
     begins, ends = options.initiation.T, options.termination.T  # (S, Ω) each
     others = np.delete(np.arange(world.states), world.goal)
