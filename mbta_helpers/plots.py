@@ -138,7 +138,7 @@ def draw_interval(
 
 def draw_cells(axes: Axes, picture: np.ndarray, low: float, high: float) -> None:
     """Cells of a grid as colours from low to high, walls grey; picture: (rows, columns) or NaN."""
-    shades = matplotlib.colormaps["cividis"].with_extremes(bad=WALL)
+    shades = matplotlib.colormaps["viridis"].with_extremes(bad=WALL)
     axes.imshow(picture, cmap=shades, vmin=low, vmax=high)
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():

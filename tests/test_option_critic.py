@@ -1,5 +1,9 @@
 """Option-Critic: each equation by hand, both gradients against finite differences, plain loops."""
 
+import importlib.util
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -329,3 +333,26 @@ def test_moving_goals_depend_on_the_seed():
     assert (moving_goals([4], 10, 6, 62, [7, 8, 9])[0] == goals[1]).all()
     with pytest.raises(UserError, match="moves between"):
         moving_goals([3], 10, 10, 62, [7])
+
+
+# -- the script that chooses the settings -----------------------------------------------------
+
+
+def test_settings_are_chosen_by_what_the_script_writes(tmp_path, monkeypatch, capsys):
+    path = Path(__file__).parents[1] / "scripts" / "four_rooms_grid.py"
+    spec = importlib.util.spec_from_file_location("four_rooms_grid", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    agents = [type(each).__name__ for each in script.settings()]
+    assert agents.count("SarsaConfig") == 9 and agents.count("OptionCriticConfig") == 12
+    few = [script.settings()[0], script.settings()[-1]]
+    monkeypatch.setattr(script, "settings", lambda: few)
+    monkeypatch.setattr(script, "EPISODES", 5)
+    monkeypatch.setattr(script, "MOVED_AT", 3)
+    assert script.main(["--seeds", "3", "--out", str(tmp_path / "grid.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "grid.jsonl").read_text().splitlines()]
+    assert [line["agent"] for line in lines] == ["Sarsa", "OptionCritic"]
+    for line in lines:
+        assert abs(line["all"][0] - line["before"][0] - line["after"][0]) <= 1
+        assert line["all"][1] < line["all"][0] < line["all"][2]
+    assert len(capsys.readouterr().out.splitlines()) == 2
