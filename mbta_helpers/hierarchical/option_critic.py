@@ -30,11 +30,11 @@ class OptionCriticConfig:
     the policy over options ("mean") or, a mistake kept for chapter 10, the best option ("max").
     """
 
-    options: int = 8
+    options: int = 4
     gamma: float = 0.99
     critic_rate: float = 1.0
-    actor_rate: float = 10.0
-    termination_rate: float = 10.0
+    actor_rate: float = 3.0
+    termination_rate: float = 3.0
     epsilon: float = 0.1
     deliberation_cost: float = 0.0
     baseline: str = "mean"
