@@ -677,7 +677,6 @@ ROOMS = [
         "return state + (state >= goal)",
         "return state",
         "four_rooms::test_starts_are_uniform_over_all_but_the_goal",
-        "four_rooms::test_episodes_have_their_goals_and_their_ends",
     ),
     mutation(
         "rooms: runs share their random numbers",
@@ -717,13 +716,6 @@ OPTIONS = [
         "hierarchical/options.py",
         "target = smdp_target(total[i], discount[i], terminated[i], left)",
         "target = smdp_target(total[i], discount[i], (terminated | truncated)[i], left)",
-        "options::test_running_out_of_steps_is_not_the_end",
-    ),
-    mutation(
-        "SMDP: cut off, the best option is taken to follow",
-        "hierarchical/options.py",
-        "left = np.where(ended[i], best[i], q[row[i], after[i], option[i]])",
-        "left = 0 * best[i]",
         "options::test_running_out_of_steps_is_not_the_end",
     ),
     mutation(
@@ -841,7 +833,6 @@ OPTION_CRITIC = [
         "gradient = -policy * advantage[:, None]",
         "gradient = 0 * policy",
         "option_critic::test_policy_gradient_is_that_of_the_logarithm",
-        "option_critic::test_sampled_policy_gradient_has_the_exact_one_as_its_mean",
     ),
     mutation(
         "exact: arrivals without the discount",

@@ -37,10 +37,17 @@ def small_mdp():
     return world, theta, vartheta, meta, start
 
 
-def corridor(states=5, goal=None):
+def corridor(states=5):
+    """Cells in a row, actions left and right, the goal at the right end."""
     here = np.arange(states)
     moves = np.stack([np.maximum(here - 1, 0), np.minimum(here + 1, states - 1)], 1)
-    return World(moves, 0.0, states - 1 if goal is None else goal)
+    return World(moves, 0.0, states - 1)
+
+
+def ring():
+    """Nine cells in a ring, actions left, right and stay, with slips."""
+    here = np.arange(9)
+    return World(np.stack([(here - 1) % 9, (here + 1) % 9, here], 1), 0.2, 4)
 
 
 # -- configuration ----------------------------------------------------------------------------
@@ -244,8 +251,7 @@ def plain_option_critic(world, config, seed, goals):
 )
 def test_runs_side_by_side_are_the_plain_loop(values):
     """Seven episodes on a ring with slips, the goal moved after three: the same numbers."""
-    here = np.arange(9)
-    world = World(np.stack([(here - 1) % 9, (here + 1) % 9, here], 1), 0.2, 4)
+    world = ring()
     config = OptionCriticConfig(**({"options": 3, "critic_rate": 0.3, "gamma": GAMMA} | values))
     goals = np.array([[4, 4, 4, 0, 0, 0, 0], [4, 4, 4, 8, 8, 8, 8]])
     history = train_option_critic(world, config, [11, 12], goals)
@@ -285,11 +291,12 @@ def plain_sarsa(world, config, seed, goals):
 
 
 def test_sarsa_side_by_side_is_the_plain_loop():
-    world = FourRooms().world
-    goals = np.tile([world.goal, world.goal, 3, 3], (2, 1))
-    config = SarsaConfig(max_steps=200)
-    steps = train_sarsa(world, config, [21, 22], goals)
-    assert steps.tolist() == [plain_sarsa(world, config, seed, goals[0]) for seed in (21, 22)]
+    """The goal moves to a cell that has a value by then, which must not be added to the reward."""
+    goals = np.array([[4] * 10 + [0] * 10, [4] * 10 + [8] * 10])
+    config = SarsaConfig(gamma=GAMMA, max_steps=30, temperature=0.1)
+    steps = train_sarsa(ring(), config, [21, 22], goals)
+    plain = [plain_sarsa(ring(), config, seed, goals[row]) for row, seed in enumerate((21, 22))]
+    assert steps.tolist() == plain
 
 
 # -- the ends of episodes ---------------------------------------------------------------------
