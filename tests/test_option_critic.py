@@ -292,8 +292,8 @@ def plain_sarsa(world, config, seed, goals):
 
 def test_sarsa_side_by_side_is_the_plain_loop():
     """The goal moves to a cell that has a value by then, which must not be added to the reward."""
-    goals = np.array([[4] * 10 + [0] * 10, [4] * 10 + [8] * 10])
-    config = SarsaConfig(gamma=GAMMA, max_steps=30, temperature=0.1)
+    goals = np.array([[4] * 30 + [0] * 60, [4] * 30 + [8] * 60])
+    config = SarsaConfig(gamma=GAMMA, max_steps=30, temperature=0.3)
     steps = train_sarsa(ring(), config, [21, 22], goals)
     plain = [plain_sarsa(ring(), config, seed, goals[row]) for row, seed in enumerate((21, 22))]
     assert steps.tolist() == plain
