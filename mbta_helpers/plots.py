@@ -134,3 +134,24 @@ def draw_interval(
     """Mean over seeds with a band from the lowest to the highest; values: (seeds, n)."""
     axes.plot(x, values.mean(0), color=color, label=label)
     axes.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.25, lw=0)
+
+
+def draw_cells(axes: Axes, picture: np.ndarray, low: float, high: float) -> None:
+    """Cells of a grid as colours from low to high, walls grey; picture: (rows, columns) or NaN."""
+    shades = matplotlib.colormaps["viridis"].with_extremes(bad=WALL)
+    axes.imshow(picture, cmap=shades, vmin=low, vmax=high)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def draw_learning(
+    axes: Axes, values: np.ndarray, color: str, label: str, width: int = 10, first: int = 0
+) -> None:
+    """Mean over seeds with its 95 % interval, in bins of episodes; values: (seeds, episodes)."""
+    seeds, episodes = values.shape
+    bins = values[:, : episodes // width * width].reshape(seeds, -1, width).mean(-1)
+    x = first + width * (np.arange(bins.shape[1]) + 0.5)
+    half = 1.96 * bins.std(0, ddof=1) / np.sqrt(seeds)
+    axes.plot(x, bins.mean(0), color=color, label=label)
+    axes.fill_between(x, bins.mean(0) - half, bins.mean(0) + half, color=color, alpha=0.25, lw=0)

@@ -659,6 +659,211 @@ WALKS = [
     ),
 ]
 
+ROOMS = [
+    mutation(
+        "rooms: the slip comes after the move",
+        "hierarchical/four_rooms.py",
+        "        carried_out = (action + slip) % self.actions  # the slip comes before the move\n"
+        "        after = self.next_state[state, carried_out]",
+        "        after = self.next_state[state, action]\n"
+        "        slid = self.next_state[after, (action + slip) % self.actions]\n"
+        "        after = np.where(slip > 0, slid, after)",
+        "four_rooms::test_the_slip_comes_before_the_move",
+        "four_rooms::test_transitions_and_rewards_are_those_of_steps",
+    ),
+    mutation(
+        "rooms: the slip may choose the same action",
+        "hierarchical/four_rooms.py",
+        "others = (moves.sum(1, keepdims=True) - moves) / (self.actions - 1)",
+        "others = moves.mean(1, keepdims=True)",
+        "four_rooms::test_transitions_and_rewards_are_those_of_steps",
+    ),
+    mutation(
+        "rooms: an episode may begin at the goal",
+        "hierarchical/four_rooms.py",
+        "return state + (state >= goal)",
+        "return state",
+        "four_rooms::test_starts_are_uniform_over_all_but_the_goal",
+    ),
+    mutation(
+        "rooms: runs share their random numbers",
+        "hierarchical/four_rooms.py",
+        "[self.generators[row].random(shape) for row in self.row]",
+        "[self.generators[0].random(shape) for row in self.row]",
+        "four_rooms::test_a_run_depends_on_its_own_seed_alone",
+    ),
+]
+
+OPTIONS = [
+    mutation(
+        "model: an option goes on with β",
+        "hierarchical/options.py",
+        "((1 - options.termination) * lives)[:, None]  # γ P_π C",
+        "(options.termination * lives)[:, None]  # γ P_π C",
+        "options::test_models_by_hand",
+        "options::test_models_against_the_sum_over_steps",
+    ),
+    mutation(
+        "model: life goes on at the goal",
+        "hierarchical/options.py",
+        "ends = gamma * step * (options.termination * lives)[:, None]",
+        "ends = gamma * step * options.termination[:, None]",
+        "options::test_models_by_hand",
+        "options::test_models_of_primitive_options_are_the_mdp",
+    ),
+    mutation(
+        "SMDP: a discount for each decision",
+        "hierarchical/options.py",
+        "total + discount * terminated, discount * config.gamma",
+        "total + terminated, np.full_like(discount, config.gamma)",
+        "options::test_learned_values_are_the_exact_ones",
+    ),
+    mutation(
+        "SMDP: cut off is taken for the end",
+        "hierarchical/options.py",
+        "target = smdp_target(total[i], discount[i], terminated[i], left)",
+        "target = smdp_target(total[i], discount[i], (terminated | truncated)[i], left)",
+        "options::test_running_out_of_steps_is_not_the_end",
+    ),
+    mutation(
+        "target: bootstraps at the goal",
+        "hierarchical/options.py",
+        "return reward + discount * ~terminated * after",
+        "return reward + discount * after",
+        "options::test_targets_by_hand",
+    ),
+    mutation(
+        "U: β the other way round",
+        "hierarchical/options.py",
+        "return ends * best + (1 - ends) * np.where(ends < 1, q_option, 0.0)",
+        "return (1 - ends) * best + ends * np.where(ends < 1, q_option, 0.0)",
+        "options::test_targets_by_hand",
+        "options::test_learned_values_are_the_exact_ones",
+    ),
+    mutation(
+        "intra-option: only the option that ran learns",
+        "hierarchical/options.py",
+        "np.nonzero(begins[state] & (action[:, None] == takes[:, state].T))",
+        "(np.arange(len(row)), option)",
+        "options::test_intra_option_learning_updates_every_option_that_would_have_acted_alike",
+    ),
+    mutation(
+        "intra-option: every option learns, whatever it would have done",
+        "hierarchical/options.py",
+        "np.nonzero(begins[state] & (action[:, None] == takes[:, state].T))",
+        "np.nonzero(begins[state])",
+        "options::test_intra_option_learning_updates_every_option_that_would_have_acted_alike",
+        "options::test_both_rules_are_q_learning_where_options_are_primitive",
+    ),
+]
+
+OPTION_CRITIC = [
+    mutation(
+        "Option-Critic: V_Ω is the maximum",
+        "hierarchical/option_critic.py",
+        "return (1 - epsilon) * q.max(-1) + epsilon * q.mean(-1)",
+        "return q.max(-1)",
+        "option_critic::test_option_value_is_the_mean_over_the_policy_over_options",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+        "option_critic::test_with_the_best_option_as_baseline_terminations_only_rise",
+    ),
+    mutation(
+        "Option-Critic: U without the deliberation cost",
+        "hierarchical/option_critic.py",
+        "return (1 - beta) * q + beta * (v - cost)",
+        "return (1 - beta) * q + beta * v",
+        "option_critic::test_arrival_value_by_hand",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: terminations climb the advantage",
+        "hierarchical/option_critic.py",
+        "return -beta * (1 - beta) * (q - v + cost)",
+        "return beta * (1 - beta) * (q - v + cost)",
+        "option_critic::test_termination_gradient_by_hand",
+        "option_critic::test_gradients_are_finite_differences_of_the_objective",
+    ),
+    mutation(
+        "Option-Critic: the cost enters U alone",
+        "hierarchical/option_critic.py",
+        "return -beta * (1 - beta) * (q - v + cost)",
+        "return -beta * (1 - beta) * (q - v)",
+        "option_critic::test_termination_gradient_by_hand",
+        "option_critic::test_gradients_are_finite_differences_of_the_objective",
+    ),
+    mutation(
+        "Option-Critic: β is updated at s",
+        "hierarchical/option_critic.py",
+        "vartheta[row, after, option] += config",
+        "vartheta[row, state, option] += config",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: β of another option than the one in force is updated",
+        "hierarchical/option_critic.py",
+        "vartheta[row, after, option] += config",
+        "vartheta[row, after, q_after.argmax(-1)] += config",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: terminations learn at the goal",
+        "hierarchical/option_critic.py",
+        "config.termination_rate * ~terminated * step",
+        "config.termination_rate * step",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: bootstraps at the goal",
+        "hierarchical/option_critic.py",
+        "target = terminated + config.gamma * ~terminated * u",
+        "target = terminated + config.gamma * u",
+        "option_critic::test_the_goal_is_the_end",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: cut off is taken for the end",
+        "hierarchical/option_critic.py",
+        "target = terminated + config.gamma * ~terminated * u",
+        "target = terminated + config.gamma * ~(terminated | truncated) * u",
+        "option_critic::test_running_out_of_steps_is_not_the_end",
+    ),
+    mutation(
+        "Option-Critic: the actor has no baseline",
+        "hierarchical/option_critic.py",
+        "advantage = values[np.arange(len(row)), action] - (policy * values).sum(-1)",
+        "advantage = values[np.arange(len(row)), action]",
+        "option_critic::test_runs_side_by_side_are_the_plain_loop",
+    ),
+    mutation(
+        "Option-Critic: the chosen action's logit alone moves",
+        "hierarchical/option_critic.py",
+        "gradient = -policy * advantage[:, None]",
+        "gradient = 0 * policy",
+        "option_critic::test_policy_gradient_is_that_of_the_logarithm",
+    ),
+    mutation(
+        "exact: arrivals without the discount",
+        "hierarchical/option_critic.py",
+        'arrive = gamma * np.einsum("soa,sat->sot", pi, world.transitions) * lives',
+        'arrive = np.einsum("soa,sat->sot", pi, world.transitions) * lives',
+        "option_critic::test_exact_values_satisfy_their_equations",
+    ),
+    mutation(
+        "exact: visits of the chain in the wrong direction",
+        "hierarchical/option_critic.py",
+        "np.linalg.solve(chain.T, first.ravel())",
+        "np.linalg.solve(chain, first.ravel())",
+        "option_critic::test_gradients_are_finite_differences_of_the_objective",
+    ),
+    mutation(
+        "SARSA: bootstraps at the goal",
+        "hierarchical/option_critic.py",
+        "future = config.gamma * ~terminated * q[row, after, following]",
+        "future = config.gamma * q[row, after, following]",
+        "option_critic::test_sarsa_side_by_side_is_the_plain_loop",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -669,6 +874,9 @@ MUTATIONS = [
     *EVALUATION,
     *CHECKPOINTS,
     *WALKS,
+    *ROOMS,
+    *OPTIONS,
+    *OPTION_CRITIC,
 ]
 
 

@@ -123,6 +123,27 @@ def test_a_shown_figure_has_its_text(monkeypatch):
     assert more["metadata"]["image/png"]["alt"] == "a line that rises" and more["raw"]
 
 
+def test_cells_have_the_colours_of_their_values_and_walls_are_grey():
+    _, axes = plots.new_figure(size=(2, 2))
+    plots.draw_cells(axes[0, 0], np.array([[0.0, 1.0], [np.nan, 0.5]]), 0.0, 1.0)
+    image = axes[0, 0].images[0]
+    colours = image.to_rgba(image.get_array())
+    assert len({tuple(colour) for colour in colours.reshape(-1, 4)}) == 4
+    assert np.allclose(colours[1, 0, :3], colours[1, 0, 0])
+
+
+def test_learning_curves_are_means_of_bins_with_their_intervals():
+    values = np.arange(40.0).reshape(2, 20)
+    _, axes = plots.new_figure(size=(2, 2))
+    plots.draw_learning(axes[0, 0], values, plots.BLUE, "runs", width=5, first=100)
+    drawn = axes[0, 0].lines[0]
+    assert np.allclose(drawn.get_xdata(), [102.5, 107.5, 112.5, 117.5])
+    assert np.allclose(drawn.get_ydata(), 12 + np.array([0, 5, 10, 15]))
+    band = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
+    half = 1.96 * 20 / 2**0.5 / 2**0.5  # both bins of a column are 20 apart
+    assert np.isclose(band.max(), 27 + half) and np.isclose(band.min(), 12 - half)
+
+
 # -- widgets ----------------------------------------------------------------------------------
 
 
