@@ -1,0 +1,245 @@
+"""Feudal Q-learning: a maze cut into quarters of quarters, and a manager for each of them.
+
+Dayan and Hinton (1993), "Feudal Reinforcement Learning". Level 0 is the whole maze; an area of
+level ℓ has four areas of level ℓ + 1; the areas of the last level M are the cells. At each level
+the agent carries out a command: go north, south, west or east into the next area, or * (search
+for the goal inside the area). All seeds learn side by side, each in its own row.
+
+Symbols: S seeds, N cells, A areas of a level, C = 5 commands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mbta_helpers.errors import require
+
+NORTH, SOUTH, WEST, EAST, SEARCH = range(5)
+COMMANDS = 5
+MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # rows and columns, of NORTH … EAST
+
+
+@dataclass(frozen=True)
+class GridMaze:
+    """Cells of a square, some blocked; a cell is its number, row · side + column.
+
+    free: (side, side) bool.
+    """
+
+    free: np.ndarray
+
+    def __post_init__(self):
+        side = len(self.free)
+        require(
+            self.free.shape == (side, side) and side >= 2 and side & (side - 1) == 0,
+            f"A maze of quarters is a square with side 2, 4, 8, …, not {self.free.shape}.",
+        )
+        require(self.free.sum() >= 2, "A maze has at least two free cells.")
+
+    @property
+    def side(self) -> int:
+        """Cells along one side."""
+        return len(self.free)
+
+    @property
+    def depth(self) -> int:
+        """M, the level whose areas are the cells."""
+        return self.side.bit_length() - 1
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The numbers of the free cells."""
+        return np.flatnonzero(self.free)
+
+    def number(self, row: int, column: int) -> int:
+        """The number of a free cell."""
+        inside = 0 <= row < self.side and 0 <= column < self.side
+        require(inside and self.free[row, column], f"({row}, {column}) is no free cell.")
+        return row * self.side + column
+
+    def areas(self, level: int) -> np.ndarray:
+        """The area of a level in which each cell lies, (N,)."""
+        row, column = np.divmod(np.arange(self.side**2), self.side)
+        shift = self.depth - level
+        return (row >> shift << level) + (column >> shift)
+
+    def steps(self) -> np.ndarray:
+        """Where each move leads from each cell, (N, 4); against a wall it leads nowhere."""
+        row, column = np.divmod(np.arange(self.side**2), self.side)
+        after = np.stack([row, column], 1)[:, None] + MOVES  # (N, 4, 2)
+        inside = ((after >= 0) & (after < self.side)).all(-1)
+        number = np.where(inside, after[..., 0] * self.side + after[..., 1], 0)
+        stays = ~inside | ~self.free.ravel()[number]
+        return np.where(stays, np.arange(self.side**2)[:, None], number)
+
+    def distances(self, goal: int) -> np.ndarray:
+        """Moves from each cell to the goal on a shortest path, (N,); −1 where there is none."""
+        steps, found, queue = self.steps(), np.full(self.side**2, -1), deque([goal])
+        found[goal] = 0
+        while queue:
+            cell = queue.popleft()
+            for before in np.flatnonzero((steps == cell).any(1) & (found < 0)):
+                found[before] = found[cell] + 1
+                queue.append(before)
+        return found
+
+
+def u_maze(side: int = 16) -> GridMaze:
+    """A U-shaped barrier in an open square, as in the paper's figure 1."""
+    require(side >= 8, f"The barrier needs a side of at least 8, not {side}.")
+    free = np.ones((side, side), bool)
+    low, high = side // 4, side - side // 4 - 1
+    free[low : high + 1, [low, high]] = False
+    free[high, low : high + 1] = False
+    return GridMaze(free)
+
+
+@dataclass(frozen=True)
+class FeudalConfig:
+    """How to learn.
+
+    levels: the levels that choose, below level 0, which always says *. None is all of 1 … M;
+    (M,) is flat Q-learning.
+    rate: α. gamma: γ, for each decision of a level. temperature: of the softmax over Q.
+    initial: of all values Q.
+    hide_rewards: pay a level for carrying out its command, and not for the goal.
+    """
+
+    levels: tuple[int, ...] | None = None
+    rate: float = 0.5
+    gamma: float = 0.95
+    temperature: float = 0.05
+    initial: float = 0.0
+    hide_rewards: bool = True
+    all_commands: bool = False
+    patience: int = 8
+    honest: int = 1
+
+    def __post_init__(self):
+        require(0 < self.rate <= 1, f"rate lies in (0, 1], not {self.rate}.")
+        require(0 < self.gamma < 1, f"gamma lies in (0, 1), not {self.gamma}.")
+        require(self.temperature > 0, f"temperature must be positive, not {self.temperature}.")
+
+
+class FeudalAgents:
+    """Managers of all levels, for S seeds; one seed's row never touches another's."""
+
+    def __init__(self, maze: GridMaze, config: FeudalConfig, seeds: int, rng: np.random.Generator):
+        require(seeds >= 1, f"There is at least 1 seed, not {seeds}.")
+        levels = tuple(range(1, maze.depth + 1)) if config.levels is None else config.levels
+        require(
+            bool(levels)
+            and levels == tuple(sorted(set(levels)))
+            and levels[0] >= 1
+            and levels[-1] == maze.depth,
+            f"levels rise from at least 1 to {maze.depth}, the level of the cells, not {levels}.",
+        )
+        self.config, self.rng = config, rng
+        self.rows = np.arange(seeds)
+        self.steps = maze.steps()
+        # One place per level that commands, level 0 first; the last level's areas are the cells.
+        self.areas = [maze.areas(level) for level in (0, *levels)]
+        self.commands = np.full((len(self.areas), seeds), SEARCH)
+        self.age = np.zeros((len(self.areas), seeds), int)
+        # A cell cannot be searched: the last level has the four moves only.
+        choices = [COMMANDS] * (len(levels) - 1) + [len(MOVES)]
+        self.q = [
+            np.full((seeds, areas.max() + 1, COMMANDS, count), config.initial)
+            for areas, count in zip(self.areas[1:], choices, strict=True)
+        ]
+
+    def choose(self, cell: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """Commands from the top down, and the moves at the bottom, (S,).
+
+        fresh: (levels, S), the levels whose last command has ended. Softmax over Q: the largest of
+        Q / temperature plus Gumbel noise.
+        """
+        for level, q in enumerate(self.q, 1):
+            values = q[self.rows, self.areas[level][cell], self.commands[level - 1]]  # (S, C)
+            noise = self.rng.gumbel(size=values.shape)
+            chosen = (values / self.config.temperature + noise).argmax(1)
+            self.commands[level] = np.where(fresh[level], chosen, self.commands[level])
+        return self.commands[-1]
+
+    def learn(self, cell: np.ndarray, after: np.ndarray, hit: np.ndarray) -> np.ndarray:
+        """Q-learning at each level whose command has ended; which have, (levels, S).
+
+        Q_ℓ(area, command, choice) moves towards 1 where the command has been carried out, 0 where
+        it has failed, and γ max Q_ℓ(next area, command, ·) where it still holds; only where all
+        finer commands have been carried out (section 3 of the paper).
+        """
+        move = self.commands[-1]
+        crossed = np.stack([areas[cell] != areas[after] for areas in self.areas])  # (levels, S)
+        done = np.where(crossed, self.commands == move, hit & (self.commands == SEARCH))
+        over = crossed | hit  # (levels, S)
+        ended = over.copy()
+        ended[-1] = True
+        for level in range(len(self.areas) - 2, 0, -1):
+            self.age[level] += ended[level + 1]
+            ended[level] |= self.age[level] >= self.config.patience
+        honest = np.ones(len(self.rows), bool)
+        allc = self.config.all_commands
+        for level in range(len(self.areas) - 1, 0, -1):
+            last = level == len(self.areas) - 1  # a move always ends, against a wall too
+            q = self.q[level - 1]
+            command = np.arange(COMMANDS) if allc else self.commands[level - 1][:, None]
+            place = (self.rows[:, None], self.areas[level][cell][:, None], command, self.commands[level][:, None])
+            reward = np.where(crossed[level - 1][:, None], command == move[:, None], hit[:, None] & (command == SEARCH))
+            if not self.config.hide_rewards: reward = hit[:, None]
+            future = q[self.rows[:,None], self.areas[level][after][:,None], command].max(2)
+            target = np.where(over[level - 1][:, None], reward, self.config.gamma * future)
+            if self.config.honest == 0: learns = ended[level]
+            if self.config.honest == 1: learns = (honest & over[level]) | (ended[level] & ~over[level])
+            if self.config.honest == 2: learns = (honest & ended[level])
+            q[place] += np.where(learns[:, None], self.config.rate * (target - q[place]), 0.0)
+            if not last:
+                honest &= done[level]
+        for level in range(1, len(self.areas)):
+            ended[level] |= ended[level - 1]
+            self.age[level][ended[level]] = 0
+        return ended
+
+
+class MazeHistory(NamedTuple):
+    """Each episode that reached a goal, in order of time; columns of E numbers.
+
+    step: of the agent's life, at the end. seed: whose. length: its steps. shortest: the fewest.
+    """
+
+    step: np.ndarray
+    seed: np.ndarray
+    length: np.ndarray
+    shortest: np.ndarray
+
+
+def train_feudal(
+    maze: GridMaze, goals: tuple[int, ...], steps: int, config: FeudalConfig, seeds: int, seed: int
+) -> tuple[FeudalAgents, MazeHistory]:
+    """Let S agents live for some steps with each goal in turn; nobody tells them that it moves.
+
+    An episode starts at a random cell and ends at the goal.
+    """
+    require(steps >= 1 and len(goals) >= 1, "There is at least one goal and one step.")
+    rng = np.random.default_rng(seed)
+    agents = FeudalAgents(maze, config, seeds, rng)
+    history = []
+    for phase, goal in enumerate(goals):
+        far = maze.distances(goal)
+        starts = np.flatnonzero(far > 0)
+        cell, born = rng.choice(starts, seeds), np.full(seeds, phase * steps)
+        first, fresh = far[cell], np.ones((len(agents.areas), seeds), bool)
+        for now in range(phase * steps + 1, (phase + 1) * steps + 1):
+            after = agents.steps[cell, agents.choose(cell, fresh)]
+            hit = after == goal
+            fresh = agents.learn(cell, after, hit)
+            who = np.flatnonzero(hit)
+            if len(who):
+                history.append((np.full(len(who), now), who, now - born[who], first[who]))
+                after[who], born[who] = rng.choice(starts, len(who)), now
+                first[who] = far[after[who]]
+            cell = after
+    return agents, MazeHistory(*(np.concatenate(column) for column in zip(*history, strict=True)))

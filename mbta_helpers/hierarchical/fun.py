@@ -1,0 +1,433 @@
+"""FeUdal Networks: a manager that names directions in a learnt space, a worker that goes there.
+
+Vezhnevets et al. (2017), "FeUdal Networks for Hierarchical Reinforcement Learning". The maze here
+is fully seen in every picture, so neither manager nor worker is recurrent, where the paper has a
+dilated LSTM and an LSTM.
+
+Symbols: P pictures, T steps of a roll-out, N environments, D = d dimensions of states and goals,
+k of the worker's embedding, A actions, H hidden units, c horizon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mbta_helpers.errors import require, unknown
+
+GOALS = ("learned", "zero", "random")
+
+
+# -- the maze -------------------------------------------------------------------------------------
+
+ROOMS = (
+    "###########",
+    "#....#....#",
+    "#....#....#",
+    "#.........#",
+    "#....#...G#",
+    "###########",
+)
+KEY_ROOMS = (
+    "###########",
+    "#K...#....#",
+    "#....#....#",
+    "#....D....#",
+    "#....#...G#",
+    "###########",
+)
+MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # rows and columns: north, south, west, east
+PIXELS = 2  # along the side of a cell
+
+
+class PixelMaze:
+    """N copies of a maze of rooms, seen as pictures; reaching G pays 1 and ends the episode.
+
+    "#" is wall, "K" a key, "D" a door that opens with the key, and the agent starts left of the
+    door on a random cell. Autoreset is gymnasium's NEXT_STEP: the step after an end ignores the
+    action, pays 0 and returns the first picture of a new episode.
+
+    The maze has few different pictures. `pictures` holds each, (P, 3, height, width), and a step
+    returns their numbers, (N,): a network looks at every picture once, however many steps show it.
+    """
+
+    def __init__(self, rooms: tuple[str, ...], count: int, limit: int, rng: np.random.Generator):
+        require(count >= 1 and limit >= 1, "There is at least one maze and one step.")
+        text = "".join(rooms)
+        require(len({len(row) for row in rooms}) == 1, "The rows of a maze are equally long.")
+        require(text.count("G") == 1, "A maze has one goal, G.")
+        require(("K" in text) == ("D" in text), "A key needs a door, and a door a key.")
+        self.letters = np.array([list(row) for row in rooms])
+        self.limit, self.rng = limit, rng
+        self.goal = text.index("G")
+        self.key = text.find("K")  # −1 where there is none
+        left = np.arange(len(rooms[0])) < len(rooms[0]) // 2
+        self.starts = np.flatnonzero((self.letters == ".") & left)
+        self.after = self._steps()  # (2, cells, 4): without and with the key
+        self.pictures = self._draw()
+        self.cell, self.has_key = np.zeros(count, int), np.zeros(count, int)
+        self.age, self.over = np.zeros(count, int), np.ones(count, bool)
+
+    def _steps(self) -> np.ndarray:
+        height, width = self.letters.shape
+        row, column = np.divmod(np.arange(height * width), width)
+        after = np.clip(np.stack([row, column], 1)[:, None] + MOVES, 0, (height - 1, width - 1))
+        number = after[..., 0] * width + after[..., 1]  # (cells, 4)
+        letters = self.letters.ravel()[number]
+        shut = np.stack([(letters == "#") | (letters == "D"), letters == "#"])
+        return np.where(shut, np.arange(height * width)[:, None], number)
+
+    def _draw(self) -> np.ndarray:
+        """One picture of each free cell without the key, then one of each with it."""
+        free = np.argwhere(self.letters != "#")  # (F, 2)
+        keys = 1 if self.key < 0 else 2
+        self.numbers = np.zeros((2, self.letters.size), int)
+        self.numbers[:keys, np.ravel_multi_index(free.T, self.letters.shape)] = np.arange(
+            keys * len(free)
+        ).reshape(keys, -1)
+        pictures = np.zeros((keys, len(free), 3, *self.letters.shape), np.float32)
+        pictures[:, :, 0] = self.letters == "#"
+        pictures[0, :, 0] += 0.5 * (self.letters == "D")
+        pictures[0, :, 1] += self.letters == "K"
+        pictures[:, :, 1] += 0.5 * (self.letters == "G")
+        pictures[:, np.arange(len(free)), 2, free[:, 0], free[:, 1]] = 1
+        return pictures.reshape(-1, *pictures.shape[2:]).repeat(PIXELS, -2).repeat(PIXELS, -1)
+
+    def look(self) -> np.ndarray:
+        """The numbers of the pictures that are seen now, (N,)."""
+        return self.numbers[self.has_key, self.cell]
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode everywhere."""
+        self.over[:] = True
+        return self.step(np.zeros(len(self.over), int))[0]
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Pictures, rewards, terminated and truncated, (N,) each; action: (N,) of 0 … 3."""
+        new = self.over
+        self.cell = np.where(
+            new, self.rng.choice(self.starts, len(new)), self.after[self.has_key, self.cell, action]
+        )
+        self.has_key = np.where(new, 0, self.has_key | (self.cell == self.key))
+        self.age = np.where(new, 0, self.age + 1)
+        terminated = self.cell == self.goal
+        truncated = ~terminated & (self.age >= self.limit)
+        self.over = terminated | truncated
+        return self.look(), terminated.astype(np.float32), terminated, truncated
+
+
+# -- the networks ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FuNConfig:
+    """How to learn.
+
+    horizon: c. dim: d. embedding: k. rollout: steps of each environment between two updates.
+    goals: "learned"; "zero" or "random" are ablations, which put 0 or a random direction in place
+    of the manager's. whims: the share of steps with a random direction all the same.
+    intrinsic, extrinsic: weights of the two rewards in what the worker is paid.
+    bias: of φ. The paper has none.
+    """
+
+    environments: int = 16
+    rollout: int = 32
+    horizon: int = 8
+    dim: int = 16
+    embedding: int = 8
+    hidden: int = 64
+    manager_gamma: float = 0.99
+    worker_gamma: float = 0.9
+    smoothing: float = 0.95
+    learning_rate: float = 1e-3
+    entropy: float = 0.01
+    goals: str = "learned"
+    whims: float = 0.05
+    intrinsic: float = 1.0
+    extrinsic: float = 0.0
+    bias: bool = False
+
+    def __post_init__(self):
+        for name in ("environments", "rollout", "horizon", "dim", "embedding", "hidden"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1.")
+        require(
+            self.rollout > self.horizon,
+            f"A roll-out of {self.rollout} steps shows no state {self.horizon} steps after another.",
+        )
+        for name in ("manager_gamma", "worker_gamma", "whims"):
+            require(0 <= getattr(self, name) < 1, f"{name} lies in [0, 1).")
+        require(0 <= self.smoothing <= 1, f"smoothing lies in [0, 1], not {self.smoothing}.")
+        require(self.learning_rate > 0, "learning_rate must be positive.")
+        if self.goals not in GOALS:
+            raise unknown("kind of goals", self.goals, GOALS)
+
+
+class View(NamedTuple):
+    """What the networks make of pictures.
+
+    features: z, (…, H). state: s, (…, D). goal: g, (…, D), of length 1. value: V^M, (…).
+    """
+
+    features: Tensor
+    state: Tensor
+    goal: Tensor
+    value: Tensor
+
+
+class FuN(nn.Module):
+    """Manager and worker on one encoder."""
+
+    def __init__(self, picture: tuple[int, ...], actions: int, config: FuNConfig):
+        super().__init__()
+        hidden, dim, k = config.hidden, config.dim, config.embedding
+        self.encoder = nn.Sequential(
+            nn.Conv2d(picture[0], 16, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(16 * (picture[1] // 2) * (picture[2] // 2), hidden),
+            nn.ReLU(),
+        )
+        self.space = nn.Linear(hidden, dim)
+        self.director = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        self.manager_value = nn.Linear(hidden, 1)
+        self.actions = nn.Linear(hidden, actions * k)
+        self.phi = nn.Linear(dim, k, bias=config.bias)
+        self.worker_value = nn.Linear(hidden + k, 1)
+
+    def forward(self, pictures: Tensor) -> View:
+        """What the manager sees and wants; pictures: (P, 3, height, width)."""
+        z = self.encoder(pictures)  # (P, H)
+        s = self.space(z)  # (P, D)
+        goal = F.normalize(self.director(s), dim=-1)  # (P, D)
+        return View(z, s, goal, self.manager_value(z).squeeze(-1))
+
+    def embed(self, z: Tensor) -> Tensor:
+        """U, (…, A, k), of the worker; z: (…, H)."""
+        return self.actions(z).unflatten(-1, (-1, self.phi.out_features))
+
+    def worker(self, z: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits U w, (…, A), and V^W, (…); z: (…, H), goals: the sum of the last c, (…, D)."""
+        w = self.phi(goals)  # (…, k)
+        logits = (self.embed(z) * w.unsqueeze(-2)).sum(-1)  # (…, A)
+        return logits, self.worker_value(torch.cat([z, w], -1)).squeeze(-1)
+
+
+# -- rewards, returns, targets --------------------------------------------------------------------
+
+
+def intrinsic_reward(state: Tensor, goal: Tensor, episode: Tensor, horizon: int) -> Tensor:
+    """(1/c) Σ_{i=1..c} cos(s_t − s_{t−i}, g_{t−i}) for t = c … c + T, (T + 1, N).
+
+    What came before the episode began adds 0. state, goal: (c + T + 1, N, D). episode: (c + T + 1,
+    N), the number of the episode that each step belongs to.
+    """
+    total = torch.zeros(())
+    now, number = state[horizon:], episode[horizon:]
+    for i in range(1, horizon + 1):
+        before = slice(horizon - i, -i)
+        cosine = F.cosine_similarity(now - state[before], goal[before], -1)  # (T + 1, N)
+        total = total + torch.where(episode[before] == number, cosine, 0.0)
+    return total / horizon
+
+
+def advantages(
+    reward: Tensor, value: Tensor, terminated: Tensor, live: Tensor, gamma: float, smoothing: float
+) -> Tensor:
+    """A_t = δ_t + γ λ A_{t+1}, with δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t; (T, N).
+
+    Generalised advantage estimation (Schulman et al. 2016). reward, terminated: (T, N). value:
+    (T + 1, N). live: (T + 1, N), 0 where the picture is an episode's last, from which the next
+    step resets. An episode cut off by the time limit is bootstrapped from its last picture.
+    """
+    future = torch.zeros_like(reward[0])
+    found = torch.empty_like(reward)
+    for t in reversed(range(len(reward))):
+        going_on = 1 - terminated[t]
+        delta = reward[t] + gamma * going_on * value[t + 1] - value[t]
+        future = live[t] * (delta + gamma * smoothing * live[t + 1] * future)
+        found[t] = future
+    return found
+
+
+def ends(live: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """Where step t's goal is judged, min(t + c, end of its episode), and whether we know it.
+
+    live: (T + 1, N). Returns numbers of steps, (T, N), and (T, N): 0 for what lies beyond T or
+    starts from an episode's last picture.
+    """
+    steps = len(live) - 1
+    end = torch.empty(live.shape, dtype=torch.long)
+    end[steps] = steps + horizon  # not yet known
+    for t in reversed(range(steps)):
+        stop = torch.where(live[t + 1] > 0, end[t + 1], t + 1)
+        end[t] = stop
+    time = torch.arange(steps)[:, None]
+    end = torch.minimum(end[:-1], time + horizon)
+    return end.clamp(max=steps), live[:-1] * (end <= steps)
+
+
+def manager_loss(view: View, end: Tensor, known: Tensor, advantage: Tensor) -> Tensor:
+    """−E[A^M cos(s_{t+c} − s_t, g_t)]: the transition policy gradient, on goals only.
+
+    view: of (T + 1, N) pictures. end, known, advantage: (T, N).
+    """
+    state = view.state.detach()
+    later = state.gather(0, end.unsqueeze(-1).expand(-1, -1, state.shape[-1]))  # (T, N, D)
+    cosine = F.cosine_similarity(later - state[:-1], view.goal[:-1], -1)  # (T, N)
+    return -(known * advantage * cosine).sum() / known.sum().clamp_min(1)
+
+
+# -- learning -------------------------------------------------------------------------------------
+
+
+class Rollout(NamedTuple):
+    """T steps in N environments.
+
+    picture: (T + 1, N). action, reward, intrinsic, terminated: (T, N). goals: (T + 1, N, D), sums
+    of the last c. live: (T + 1, N), 0 where a picture is an episode's last.
+    """
+
+    picture: Tensor
+    action: Tensor
+    reward: Tensor
+    intrinsic: Tensor
+    terminated: Tensor
+    goals: Tensor
+    live: Tensor
+
+
+class Agent:
+    """FuN in N mazes: networks, optimiser, and the last c steps, which goals still refer to."""
+
+    def __init__(self, maze: PixelMaze, config: FuNConfig, seed: int):
+        self.maze, self.config = maze, config
+        self.rng = np.random.default_rng((seed, 1))
+        self.pictures = torch.from_numpy(maze.pictures)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.networks = FuN(self.pictures.shape[1:], len(MOVES), config)
+        self.optimiser = torch.optim.Adam(self.networks.parameters(), config.learning_rate)
+        steps, count = config.horizon + config.rollout + 1, len(maze.cell)
+        self.picture = np.zeros((steps, count), int)
+        self.goal = np.zeros((steps, count, config.dim), np.float32)
+        self.episode = np.full((steps, count), -1)
+        self.live = np.ones((steps, count), np.float32)
+        self.picture[-1], self.episode[-1] = maze.reset(), 0
+        self.whim = np.zeros((count, config.dim), np.float32)
+        self.left = self.rng.integers(config.horizon, size=count)
+
+    def hand_down(self, goal: np.ndarray) -> np.ndarray:
+        """The goals that the worker gets; goal: what the manager wants, (N, D).
+
+        A whim is a random direction that is kept up for c steps.
+        """
+        if self.config.goals == "zero":
+            return np.zeros_like(goal)
+        begins = self.left == 0
+        chance = 1.0 if self.config.goals == "random" else self.config.whims
+        noise = self.rng.standard_normal(goal.shape, np.float32)
+        noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
+        noise *= self.rng.random((len(goal), 1)) < chance
+        self.whim[begins] = noise[begins]
+        self.left = np.where(begins, self.config.horizon, self.left) - 1
+        return np.where(self.whim.any(-1, keepdims=True), self.whim, goal)
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Act for T steps; the networks look at each picture of the maze once."""
+        c, steps = self.config.horizon, self.config.rollout
+        view = self.networks(self.pictures)
+        wanted = view.goal.numpy()
+        embedding = self.networks.embed(view.features).numpy()  # (P, A, k)
+        phi = self.networks.phi
+        weight, bias = phi.weight.numpy(), 0.0 if phi.bias is None else phi.bias.numpy()
+        kept = (self.picture, self.goal, self.episode, self.live)
+        for each in kept:
+            each[: c + 1] = each[steps:].copy()
+        count = len(self.maze.cell)
+        action = np.zeros((steps, count), int)
+        reward, terminated = np.zeros((2, steps, count), np.float32)
+        goals = np.zeros((steps + 1, count, self.config.dim), np.float32)
+        for t in range(steps + 1):
+            now = c + t
+            number = self.picture[now]
+            # The goal of a roll-out's last picture is set anew when the next roll-out begins.
+            self.goal[now] = self.hand_down(wanted[number]) if t < steps else wanted[number]
+            recent = slice(now - c + 1, now + 1)
+            same = self.episode[recent] == self.episode[now]  # (c, N)
+            goals[t] = (self.goal[recent] * same[..., None]).sum(0)
+            if t == steps:
+                break
+            w = goals[t] @ weight.T + bias  # (N, k)
+            logits = (embedding[number] * w[:, None]).sum(-1)  # (N, A)
+            action[t] = (logits + self.rng.gumbel(size=logits.shape)).argmax(-1)
+            self.picture[now + 1], reward[t], terminated[t], truncated = self.maze.step(action[t])
+            self.episode[now + 1] = self.episode[now] + (self.live[now] == 0)
+            self.live[now + 1] = 1 - np.maximum(terminated[t], truncated)
+        picture, goal, episode, live = map(torch.from_numpy, kept)
+        intrinsic = intrinsic_reward(view.state[picture], goal, episode, c)[1:]
+        rest = map(torch.from_numpy, (action, reward, terminated, goals))
+        action, reward, terminated, goals = rest
+        return Rollout(
+            picture[c:].clone(), action, reward, intrinsic, terminated, goals, live[c:].clone()
+        )
+
+    def loss(self, rollout: Rollout) -> Tensor:
+        """Manager's and worker's losses: policy gradients, squared errors of values, entropy."""
+        config = self.config
+        seen = self.networks(self.pictures)
+        view = View(*(each[rollout.picture] for each in seen))  # (T + 1, N, …)
+        logits, value = self.networks.worker(view.features, rollout.goals)
+        live = rollout.live[:-1]
+        paid = config.intrinsic * rollout.intrinsic + config.extrinsic * rollout.reward
+        with torch.no_grad():
+            rest = (rollout.terminated, rollout.live)
+            manager = advantages(
+                rollout.reward, view.value, *rest, config.manager_gamma, config.smoothing
+            )
+            worker = advantages(paid, value, *rest, config.worker_gamma, config.smoothing)
+        chosen = logits[:-1].log_softmax(-1)  # (T, N, A)
+        taken = chosen.gather(-1, rollout.action[..., None]).squeeze(-1)  # (T, N)
+        entropy = -(chosen.exp() * chosen).sum(-1)  # (T, N)
+        errors = sum(
+            (found - found.detach() - advantage).square()
+            for found, advantage in ((view.value[:-1], manager), (value[:-1], worker))
+        )
+        own = (live * (0.5 * errors - worker * taken - config.entropy * entropy)).sum() / live.sum()
+        return own + manager_loss(view, *ends(rollout.live, config.horizon), manager)
+
+
+class FuNHistory(NamedTuple):
+    """One row an update: steps so far, share of ended episodes that reached the goal, and more.
+
+    steps: (U,). success: (U,), NaN where no episode ended. intrinsic: (U,), mean reward.
+    """
+
+    steps: np.ndarray
+    success: np.ndarray
+    intrinsic: np.ndarray
+
+
+def train_fun(
+    rooms: tuple[str, ...], config: FuNConfig, updates: int, seed: int, limit: int = 60
+) -> tuple[Agent, FuNHistory]:
+    """Train FuN on a maze of rooms, with an episode limit."""
+    require(updates >= 1, f"There is at least 1 update, not {updates}.")
+    maze = PixelMaze(rooms, config.environments, limit, np.random.default_rng(seed))
+    agent = Agent(maze, config, seed)
+    rows = []
+    for update in range(1, updates + 1):
+        rollout = agent.collect()
+        loss = agent.loss(rollout)
+        agent.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        agent.optimiser.step()
+        over = (1 - rollout.live[1:]).sum().item()
+        success = rollout.terminated.sum().item() / over if over else np.nan
+        rows.append((update * rollout.action.numel(), success, rollout.intrinsic.mean().item()))
+    return agent, FuNHistory(*np.array(rows).T)
