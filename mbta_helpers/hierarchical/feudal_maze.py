@@ -105,46 +105,48 @@ class FeudalConfig:
     levels: the levels that choose, below level 0, which always says *. None is all of 1 … M;
     (M,) is flat Q-learning.
     rate: α. gamma: γ, for each decision of a level. temperature: of the softmax over Q.
-    initial: of all values Q.
+    initial: of all values Q; above what is earned, it makes every command worth a try.
+    patience: decisions of the next finer level after which a command is given up.
+    all_commands: learn from a decision what it is worth under each command from above, and not
+    only under the one that was given. The paper learns about the one.
     hide_rewards: pay a level for carrying out its command, and not for the goal.
     """
 
     levels: tuple[int, ...] | None = None
-    rate: float = 0.5
-    gamma: float = 0.95
-    temperature: float = 0.05
-    initial: float = 0.0
+    rate: float = 1.0
+    gamma: float = 0.7
+    temperature: float = 0.005
+    initial: float = 0.1
+    patience: int = 3
+    all_commands: bool = True
     hide_rewards: bool = True
-    all_commands: bool = False
-    patience: int = 8
-    honest: int = 1
 
     def __post_init__(self):
         require(0 < self.rate <= 1, f"rate lies in (0, 1], not {self.rate}.")
         require(0 < self.gamma < 1, f"gamma lies in (0, 1), not {self.gamma}.")
         require(self.temperature > 0, f"temperature must be positive, not {self.temperature}.")
+        require(
+            self.patience >= 2, f"No area is crossed in fewer than 2 decisions: {self.patience}."
+        )
 
 
 class FeudalAgents:
-    """Managers of all levels, for S seeds; one seed's row never touches another's."""
+    """Managers of all levels, for S seeds side by side."""
 
     def __init__(self, maze: GridMaze, config: FeudalConfig, seeds: int, rng: np.random.Generator):
         require(seeds >= 1, f"There is at least 1 seed, not {seeds}.")
         levels = tuple(range(1, maze.depth + 1)) if config.levels is None else config.levels
+        rising = bool(levels) and levels == tuple(sorted(set(levels))) and levels[0] >= 1
         require(
-            bool(levels)
-            and levels == tuple(sorted(set(levels)))
-            and levels[0] >= 1
-            and levels[-1] == maze.depth,
+            rising and levels[-1] == maze.depth,
             f"levels rise from at least 1 to {maze.depth}, the level of the cells, not {levels}.",
         )
         self.config, self.rng = config, rng
-        self.rows = np.arange(seeds)
+        self.rows = np.arange(seeds)[:, None]  # (S, 1)
         self.steps = maze.steps()
-        # One place per level that commands, level 0 first; the last level's areas are the cells.
-        self.areas = [maze.areas(level) for level in (0, *levels)]
+        self.areas = np.stack([maze.areas(level) for level in (0, *levels)])  # (levels, N)
         self.commands = np.full((len(self.areas), seeds), SEARCH)
-        self.age = np.zeros((len(self.areas), seeds), int)
+        self.decisions = np.zeros((len(self.areas), seeds), int)  # since each command was given
         # A cell cannot be searched: the last level has the four moves only.
         choices = [COMMANDS] * (len(levels) - 1) + [len(MOVES)]
         self.q = [
@@ -153,13 +155,14 @@ class FeudalAgents:
         ]
 
     def choose(self, cell: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-        """Commands from the top down, and the moves at the bottom, (S,).
+        """Commands from the top down where the last has ended; the moves at the bottom, (S,).
 
-        fresh: (levels, S), the levels whose last command has ended. Softmax over Q: the largest of
-        Q / temperature plus Gumbel noise.
+        cell: (S,). fresh: (levels, S). Softmax over Q: the largest of Q / temperature plus Gumbel
+        noise.
         """
         for level, q in enumerate(self.q, 1):
-            values = q[self.rows, self.areas[level][cell], self.commands[level - 1]]  # (S, C)
+            area = self.areas[level, cell]
+            values = q[self.rows[:, 0], area, self.commands[level - 1]]  # (S, choices)
             noise = self.rng.gumbel(size=values.shape)
             chosen = (values / self.config.temperature + noise).argmax(1)
             self.commands[level] = np.where(fresh[level], chosen, self.commands[level])
@@ -170,38 +173,44 @@ class FeudalAgents:
 
         Q_ℓ(area, command, choice) moves towards 1 where the command has been carried out, 0 where
         it has failed, and γ max Q_ℓ(next area, command, ·) where it still holds; only where all
-        finer commands have been carried out (section 3 of the paper).
+        finer commands have been carried out, or the choice itself was given up.
+
+        cell, after: (S,), before and after the move. hit: (S,), whether that was the goal.
         """
         move = self.commands[-1]
-        crossed = np.stack([areas[cell] != areas[after] for areas in self.areas])  # (levels, S)
+        crossed = self.areas[:, cell] != self.areas[:, after]  # (levels, S)
         done = np.where(crossed, self.commands == move, hit & (self.commands == SEARCH))
-        over = crossed | hit  # (levels, S)
-        ended = over.copy()
-        ended[-1] = True
-        for level in range(len(self.areas) - 2, 0, -1):
-            self.age[level] += ended[level + 1]
-            ended[level] |= self.age[level] >= self.config.patience
-        honest = np.ones(len(self.rows), bool)
-        allc = self.config.all_commands
+        over = crossed | hit  # (levels, S): left its area, or found the goal
+        over[-1] = True  # a move is over at once, against a wall too
+        done[-1] = True
+        given_up = np.zeros_like(over)
+        honest = np.ones(len(cell), bool)
         for level in range(len(self.areas) - 1, 0, -1):
-            last = level == len(self.areas) - 1  # a move always ends, against a wall too
-            q = self.q[level - 1]
-            command = np.arange(COMMANDS) if allc else self.commands[level - 1][:, None]
-            place = (self.rows[:, None], self.areas[level][cell][:, None], command, self.commands[level][:, None])
-            reward = np.where(crossed[level - 1][:, None], command == move[:, None], hit[:, None] & (command == SEARCH))
-            if not self.config.hide_rewards: reward = hit[:, None]
-            future = q[self.rows[:,None], self.areas[level][after][:,None], command].max(2)
-            target = np.where(over[level - 1][:, None], reward, self.config.gamma * future)
-            if self.config.honest == 0: learns = ended[level]
-            if self.config.honest == 1: learns = (honest & over[level]) | (ended[level] & ~over[level])
-            if self.config.honest == 2: learns = (honest & ended[level])
-            q[place] += np.where(learns[:, None], self.config.rate * (target - q[place]), 0.0)
-            if not last:
-                honest &= done[level]
+            self.learn_level(level, cell, after, hit, crossed, honest & over[level] | given_up[level])
+            honest &= done[level]
+            if level > 1:
+                self.decisions[level - 1] += over[level] | given_up[level]
+                tired = self.decisions[level - 1] >= self.config.patience
+                given_up[level - 1] = tired & ~over[level - 1]
+        ended = over | given_up
         for level in range(1, len(self.areas)):
-            ended[level] |= ended[level - 1]
-            self.age[level][ended[level]] = 0
+            ended[level] |= ended[level - 1]  # who loses a command loses what followed from it
+        self.decisions[ended] = 0
         return ended
+
+    def learn_level(self, level, cell, after, hit, crossed, learns) -> None:
+        """One step of Q-learning at one level, in the rows that learn; arguments as in learn."""
+        q, config = self.q[level - 1], self.config
+        command = self.commands[level - 1][:, None]
+        if config.all_commands:
+            command = np.arange(COMMANDS)[None]
+        left, found = crossed[level - 1][:, None], hit[:, None]
+        done = np.where(left, command == self.commands[-1][:, None], found & (command == SEARCH))
+        reward = done if config.hide_rewards else found
+        future = q[self.rows, self.areas[level, after][:, None], command].max(-1)  # (S, 1 or C)
+        target = np.where(left | found, reward, config.gamma * future)
+        place = (self.rows, self.areas[level, cell][:, None], command, self.commands[level][:, None])
+        q[place] += np.where(learns[:, None], config.rate * (target - q[place]), 0.0)
 
 
 class MazeHistory(NamedTuple):

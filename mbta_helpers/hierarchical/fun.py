@@ -26,20 +26,20 @@ GOALS = ("learned", "zero", "random")
 # -- the maze -------------------------------------------------------------------------------------
 
 ROOMS = (
-    "###########",
-    "#....#....#",
-    "#....#....#",
-    "#.........#",
-    "#....#...G#",
-    "###########",
+    "#########",
+    "#...#...#",
+    "#...#...#",
+    "#.......#",
+    "#...#..G#",
+    "#########",
 )
 KEY_ROOMS = (
-    "###########",
-    "#K...#....#",
-    "#....#....#",
-    "#....D....#",
-    "#....#...G#",
-    "###########",
+    "#########",
+    "#K..#...#",
+    "#...#...#",
+    "#...D...#",
+    "#...#..G#",
+    "#########",
 )
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # rows and columns: north, south, west, east
 PIXELS = 2  # along the side of a cell
@@ -145,6 +145,7 @@ class FuNConfig:
     worker_gamma: float = 0.9
     smoothing: float = 0.95
     learning_rate: float = 1e-3
+    manager_rate: float = 2e-4
     entropy: float = 0.01
     goals: str = "learned"
     whims: float = 0.05
@@ -311,7 +312,14 @@ class Agent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.networks = FuN(self.pictures.shape[1:], len(MOVES), config)
-        self.optimiser = torch.optim.Adam(self.networks.parameters(), config.learning_rate)
+        slow = [*self.networks.space.parameters(), *self.networks.director.parameters()]
+        fast = [p for p in self.networks.parameters() if all(p is not q for q in slow)]
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": slow, "rate": config.manager_rate},
+                {"params": fast, "rate": config.learning_rate},
+            ]
+        )
         steps, count = config.horizon + config.rollout + 1, len(maze.cell)
         self.picture = np.zeros((steps, count), int)
         self.goal = np.zeros((steps, count, config.dim), np.float32)
@@ -422,6 +430,8 @@ def train_fun(
     agent = Agent(maze, config, seed)
     rows = []
     for update in range(1, updates + 1):
+        for group in agent.optimiser.param_groups:
+            group["lr"] = group["rate"] * (1 - (update - 1) / updates)
         rollout = agent.collect()
         loss = agent.loss(rollout)
         agent.optimiser.zero_grad(set_to_none=True)
