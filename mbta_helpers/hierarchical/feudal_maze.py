@@ -186,7 +186,9 @@ class FeudalAgents:
         given_up = np.zeros_like(over)
         honest = np.ones(len(cell), bool)
         for level in range(len(self.areas) - 1, 0, -1):
-            self.learn_level(level, cell, after, hit, crossed, honest & over[level] | given_up[level])
+            self.learn_level(
+                level, cell, after, hit, crossed, honest & over[level] | given_up[level]
+            )
             honest &= done[level]
             if level > 1:
                 self.decisions[level - 1] += over[level] | given_up[level]
@@ -209,7 +211,12 @@ class FeudalAgents:
         reward = done if config.hide_rewards else found
         future = q[self.rows, self.areas[level, after][:, None], command].max(-1)  # (S, 1 or C)
         target = np.where(left | found, reward, config.gamma * future)
-        place = (self.rows, self.areas[level, cell][:, None], command, self.commands[level][:, None])
+        place = (
+            self.rows,
+            self.areas[level, cell][:, None],
+            command,
+            self.commands[level][:, None],
+        )
         q[place] += np.where(learns[:, None], config.rate * (target - q[place]), 0.0)
 
 

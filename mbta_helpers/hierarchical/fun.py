@@ -1,16 +1,17 @@
 """FeUdal Networks: a manager that names directions in a learnt space, a worker that goes there.
 
-Vezhnevets et al. (2017), "FeUdal Networks for Hierarchical Reinforcement Learning". The maze here
-is fully seen in every picture, so neither manager nor worker is recurrent, where the paper has a
-dilated LSTM and an LSTM.
+Vezhnevets et al. (2017), "FeUdal Networks for Hierarchical Reinforcement Learning". A picture of
+this maze shows all there is to know, so neither manager nor worker is recurrent, where the paper
+has a dilated LSTM and an LSTM.
 
-Symbols: P pictures, T steps of a roll-out, N environments, D = d dimensions of states and goals,
-k of the worker's embedding, A actions, H hidden units, c horizon.
+Symbols: P pictures, T steps of a roll-out, N environments, D dimensions of states and goals, k of
+the worker's embedding, A actions, H hidden units, c horizon. A step is number t of a roll-out, and
+its row is c + t where the c steps before the roll-out are kept as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mbta_helpers.errors import require, unknown
+from mbta_helpers.hierarchical.sac import descend
 
 GOALS = ("learned", "zero", "random")
 
@@ -48,7 +50,7 @@ PIXELS = 2  # along the side of a cell
 class PixelMaze:
     """N copies of a maze of rooms, seen as pictures; reaching G pays 1 and ends the episode.
 
-    "#" is wall, "K" a key, "D" a door that opens with the key, and the agent starts left of the
+    limit: steps of an episode. "#" is wall, "K" a key, "D" a door that opens with the key, and the agent starts left of the
     door on a random cell. Autoreset is gymnasium's NEXT_STEP: the step after an end ignores the
     action, pays 0 and returns the first picture of a new episode.
 
@@ -128,27 +130,29 @@ class PixelMaze:
 class FuNConfig:
     """How to learn.
 
-    horizon: c. dim: d. embedding: k. rollout: steps of each environment between two updates.
-    goals: "learned"; "zero" or "random" are ablations, which put 0 or a random direction in place
-    of the manager's. whims: the share of steps with a random direction all the same.
-    intrinsic, extrinsic: weights of the two rewards in what the worker is paid.
-    bias: of φ. The paper has none.
+    rollout: steps of each environment between two updates. horizon: c. dim: d. embedding: k.
+    manager_rate: learning rate of what makes goals; slower than the rest, so that the worker can
+    keep up. whims: share of the time in which a random direction takes the goal's place, for c
+    steps on end: the paper's random goals, which explore.
+    goals: "learned"; the ablations "zero" and "random" hand down 0 or random directions instead.
+    intrinsic, extrinsic: weights of the two rewards that the worker is paid.
+    bias: of φ; the paper has none.
     """
 
     environments: int = 16
-    rollout: int = 32
-    horizon: int = 8
+    rollout: int = 64
+    horizon: int = 5
     dim: int = 16
     embedding: int = 8
     hidden: int = 64
-    manager_gamma: float = 0.99
+    manager_gamma: float = 0.95
     worker_gamma: float = 0.9
     smoothing: float = 0.95
-    learning_rate: float = 1e-3
-    manager_rate: float = 2e-4
-    entropy: float = 0.01
+    learning_rate: float = 2e-3
+    manager_rate: float = 3e-4
+    entropy: float = 0.1
     goals: str = "learned"
-    whims: float = 0.05
+    whims: float = 0.5
     intrinsic: float = 1.0
     extrinsic: float = 0.0
     bias: bool = False
@@ -158,12 +162,14 @@ class FuNConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
         require(
             self.rollout > self.horizon,
-            f"A roll-out of {self.rollout} steps shows no state {self.horizon} steps after another.",
+            f"rollout must be longer than the horizon of {self.horizon}, not {self.rollout}.",
         )
-        for name in ("manager_gamma", "worker_gamma", "whims"):
+        for name in ("manager_gamma", "worker_gamma"):
             require(0 <= getattr(self, name) < 1, f"{name} lies in [0, 1).")
-        require(0 <= self.smoothing <= 1, f"smoothing lies in [0, 1], not {self.smoothing}.")
-        require(self.learning_rate > 0, "learning_rate must be positive.")
+        for name in ("smoothing", "whims"):
+            require(0 <= getattr(self, name) <= 1, f"{name} lies in [0, 1].")
+        for name in ("learning_rate", "manager_rate"):
+            require(getattr(self, name) > 0, f"{name} must be positive.")
         if self.goals not in GOALS:
             raise unknown("kind of goals", self.goals, GOALS)
 
@@ -283,7 +289,7 @@ def manager_loss(view: View, end: Tensor, known: Tensor, advantage: Tensor) -> T
     return -(known * advantage * cosine).sum() / known.sum().clamp_min(1)
 
 
-# -- learning -------------------------------------------------------------------------------------
+# -- acting ---------------------------------------------------------------------------------------
 
 
 class Rollout(NamedTuple):
@@ -303,54 +309,38 @@ class Rollout(NamedTuple):
 
 
 class Agent:
-    """FuN in N mazes: networks, optimiser, and the last c steps, which goals still refer to."""
+    """FuN at work in N mazes, with the last c steps, to which goals still refer."""
 
-    def __init__(self, maze: PixelMaze, config: FuNConfig, seed: int):
-        self.maze, self.config = maze, config
-        self.rng = np.random.default_rng((seed, 1))
+    def __init__(self, maze: PixelMaze, networks: FuN, config: FuNConfig, seed: int):
+        self.maze, self.networks, self.config = maze, networks, config
+        self.rng = np.random.default_rng(seed)
         self.pictures = torch.from_numpy(maze.pictures)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.networks = FuN(self.pictures.shape[1:], len(MOVES), config)
-        slow = [*self.networks.space.parameters(), *self.networks.director.parameters()]
-        fast = [p for p in self.networks.parameters() if all(p is not q for q in slow)]
-        self.optimiser = torch.optim.Adam(
-            [
-                {"params": slow, "rate": config.manager_rate},
-                {"params": fast, "rate": config.learning_rate},
-            ]
-        )
-        steps, count = config.horizon + config.rollout + 1, len(maze.cell)
-        self.picture = np.zeros((steps, count), int)
-        self.goal = np.zeros((steps, count, config.dim), np.float32)
-        self.episode = np.full((steps, count), -1)
-        self.live = np.ones((steps, count), np.float32)
+        rows, count = config.horizon + config.rollout + 1, len(maze.cell)
+        self.picture = np.zeros((rows, count), int)
+        self.goal = np.zeros((rows, count, config.dim), np.float32)
+        self.episode = np.full((rows, count), -1)
+        self.live = np.ones((rows, count), np.float32)
         self.picture[-1], self.episode[-1] = maze.reset(), 0
         self.whim = np.zeros((count, config.dim), np.float32)
+        # Whims begin at different steps in different environments.
         self.left = self.rng.integers(config.horizon, size=count)
 
-    def hand_down(self, goal: np.ndarray) -> np.ndarray:
-        """The goals that the worker gets; goal: what the manager wants, (N, D).
-
-        A whim is a random direction that is kept up for c steps.
-        """
-        if self.config.goals == "zero":
-            return np.zeros_like(goal)
-        begins = self.left == 0
+    def change_whims(self) -> None:
+        """A new whim, or none, where the last has been kept up for c steps."""
+        count, dim = self.whim.shape
         chance = 1.0 if self.config.goals == "random" else self.config.whims
-        noise = self.rng.standard_normal(goal.shape, np.float32)
-        noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
-        noise *= self.rng.random((len(goal), 1)) < chance
-        self.whim[begins] = noise[begins]
-        self.left = np.where(begins, self.config.horizon, self.left) - 1
-        return np.where(self.whim.any(-1, keepdims=True), self.whim, goal)
+        noise = self.rng.standard_normal((count, dim), np.float32)
+        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+        noise[self.rng.random(count) >= chance] = 0  # no whim
+        self.whim = np.where((self.left == 0)[:, None], noise, self.whim)
+        self.left = np.where(self.left == 0, self.config.horizon, self.left) - 1
 
     @torch.no_grad()
     def collect(self) -> Rollout:
         """Act for T steps; the networks look at each picture of the maze once."""
         c, steps = self.config.horizon, self.config.rollout
         view = self.networks(self.pictures)
-        wanted = view.goal.numpy()
+        wanted = view.goal.numpy() * (self.config.goals != "zero")  # (P, D)
         embedding = self.networks.embed(view.features).numpy()  # (P, A, k)
         phi = self.networks.phi
         weight, bias = phi.weight.numpy(), 0.0 if phi.bias is None else phi.bias.numpy()
@@ -364,8 +354,10 @@ class Agent:
         for t in range(steps + 1):
             now = c + t
             number = self.picture[now]
-            # The goal of a roll-out's last picture is set anew when the next roll-out begins.
-            self.goal[now] = self.hand_down(wanted[number]) if t < steps else wanted[number]
+            if t < steps and self.config.goals != "zero":
+                self.change_whims()
+            own = ~self.whim.any(1, keepdims=True)
+            self.goal[now] = np.where(own, wanted[number], self.whim)
             recent = slice(now - c + 1, now + 1)
             same = self.episode[recent] == self.episode[now]  # (c, N)
             goals[t] = (self.goal[recent] * same[..., None]).sum(0)
@@ -379,41 +371,44 @@ class Agent:
             self.live[now + 1] = 1 - np.maximum(terminated[t], truncated)
         picture, goal, episode, live = map(torch.from_numpy, kept)
         intrinsic = intrinsic_reward(view.state[picture], goal, episode, c)[1:]
-        rest = map(torch.from_numpy, (action, reward, terminated, goals))
-        action, reward, terminated, goals = rest
-        return Rollout(
-            picture[c:].clone(), action, reward, intrinsic, terminated, goals, live[c:].clone()
-        )
+        given = (torch.from_numpy(each) for each in (action, reward, terminated, goals))
+        action, reward, terminated, goals = given
+        ours = (picture[c:].clone(), live[c:].clone())  # the next roll-out overwrites the rows
+        return Rollout(ours[0], action, reward, intrinsic, terminated, goals, ours[1])
 
-    def loss(self, rollout: Rollout) -> Tensor:
-        """Manager's and worker's losses: policy gradients, squared errors of values, entropy."""
-        config = self.config
-        seen = self.networks(self.pictures)
-        view = View(*(each[rollout.picture] for each in seen))  # (T + 1, N, …)
-        logits, value = self.networks.worker(view.features, rollout.goals)
-        live = rollout.live[:-1]
-        paid = config.intrinsic * rollout.intrinsic + config.extrinsic * rollout.reward
-        with torch.no_grad():
-            rest = (rollout.terminated, rollout.live)
-            manager = advantages(
-                rollout.reward, view.value, *rest, config.manager_gamma, config.smoothing
-            )
-            worker = advantages(paid, value, *rest, config.worker_gamma, config.smoothing)
-        chosen = logits[:-1].log_softmax(-1)  # (T, N, A)
-        taken = chosen.gather(-1, rollout.action[..., None]).squeeze(-1)  # (T, N)
-        entropy = -(chosen.exp() * chosen).sum(-1)  # (T, N)
-        errors = sum(
-            (found - found.detach() - advantage).square()
-            for found, advantage in ((view.value[:-1], manager), (value[:-1], worker))
+
+# -- learning -------------------------------------------------------------------------------------
+
+
+def fun_loss(networks: FuN, pictures: Tensor, rollout: Rollout, config: FuNConfig) -> Tensor:
+    """Manager's and worker's losses: policy gradients, squared errors of the values, entropy."""
+    view = View(*(each[rollout.picture] for each in networks(pictures)))  # (T + 1, N, …)
+    logits, value = networks.worker(view.features, rollout.goals)
+    paid = config.intrinsic * rollout.intrinsic + config.extrinsic * rollout.reward  # (T, N)
+    ended = (rollout.terminated, rollout.live)
+    gammas = (config.manager_gamma, config.worker_gamma)
+    manager, worker = (
+        advantages(reward, each.detach(), *ended, gamma, config.smoothing)
+        for reward, each, gamma in zip(
+            (rollout.reward, paid), (view.value, value), gammas, strict=True
         )
-        own = (live * (0.5 * errors - worker * taken - config.entropy * entropy)).sum() / live.sum()
-        return own + manager_loss(view, *ends(rollout.live, config.horizon), manager)
+    )
+    log_policy = logits[:-1].log_softmax(-1)  # (T, N, A)
+    taken = log_policy.gather(-1, rollout.action[..., None]).squeeze(-1)  # (T, N)
+    entropy = -(log_policy.exp() * log_policy).sum(-1)  # (T, N)
+    errors = sum(
+        (each - (each.detach() + advantage)).square()
+        for each, advantage in ((view.value[:-1], manager), (value[:-1], worker))
+    )
+    live = rollout.live[:-1]
+    loss = (live * (0.5 * errors - worker * taken - config.entropy * entropy)).sum() / live.sum()
+    return loss + manager_loss(view, *ends(rollout.live, config.horizon), manager)
 
 
 class FuNHistory(NamedTuple):
-    """One row an update: steps so far, share of ended episodes that reached the goal, and more.
+    """One number an update: steps so far; share of the episodes that ended at the goal; r^I.
 
-    steps: (U,). success: (U,), NaN where no episode ended. intrinsic: (U,), mean reward.
+    steps: (U,). success: (U,), NaN where no episode ended. intrinsic: (U,), mean over steps.
     """
 
     steps: np.ndarray
@@ -423,21 +418,47 @@ class FuNHistory(NamedTuple):
 
 def train_fun(
     rooms: tuple[str, ...], config: FuNConfig, updates: int, seed: int, limit: int = 60
-) -> tuple[Agent, FuNHistory]:
-    """Train FuN on a maze of rooms, with an episode limit."""
+) -> tuple[FuN, FuNHistory]:
+    """Train FuN in a maze of rooms; limit: steps of an episode. Learning rates fall to 0."""
     require(updates >= 1, f"There is at least 1 update, not {updates}.")
-    maze = PixelMaze(rooms, config.environments, limit, np.random.default_rng(seed))
-    agent = Agent(maze, config, seed)
+    maze_seed, agent_seed = np.random.SeedSequence(seed).spawn(2)
+    maze = PixelMaze(rooms, config.environments, limit, np.random.default_rng(maze_seed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = FuN(maze.pictures.shape[1:], len(MOVES), config)
+    agent = Agent(maze, networks, config, agent_seed)
+    directing = [*networks.space.parameters(), *networks.director.parameters()]
+    others = [p for name, p in networks.named_parameters() if not name.startswith(("space", "dir"))]
+    optimiser = torch.optim.Adam(
+        [
+            {"params": directing, "lr": config.manager_rate},
+            {"params": others, "lr": config.learning_rate},
+        ]
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: 1 - done / updates)
     rows = []
     for update in range(1, updates + 1):
-        for group in agent.optimiser.param_groups:
-            group["lr"] = group["rate"] * (1 - (update - 1) / updates)
         rollout = agent.collect()
-        loss = agent.loss(rollout)
-        agent.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        agent.optimiser.step()
+        descend(optimiser, fun_loss(networks, agent.pictures, rollout, config))
+        schedule.step()
         over = (1 - rollout.live[1:]).sum().item()
         success = rollout.terminated.sum().item() / over if over else np.nan
         rows.append((update * rollout.action.numel(), success, rollout.intrinsic.mean().item()))
-    return agent, FuNHistory(*np.array(rows).T)
+    return networks, FuNHistory(*np.array(rows).T)
+
+
+def try_out(
+    networks: FuN,
+    rooms: tuple[str, ...],
+    config: FuNConfig,
+    episodes: int,
+    seed: int,
+    limit: int = 60,
+) -> tuple[np.ndarray, Rollout]:
+    """Episodes side by side, without whims: which reached the goal, (N,), and their first steps."""
+    maze = PixelMaze(rooms, episodes, limit, np.random.default_rng(seed))
+    quiet = replace(config, whims=0.0, environments=episodes, rollout=limit)
+    rollout = Agent(maze, networks, quiet, seed + 1).collect()
+    # Who does not reach the goal is cut off at the last of these steps, so a goal that was reached
+    # at all was reached in the first episode.
+    return (rollout.terminated > 0).any(0).numpy(), rollout
