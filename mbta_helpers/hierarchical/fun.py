@@ -35,92 +35,68 @@ ROOMS = (
     "#...#..G#",
     "#########",
 )
-KEY_ROOMS = (
-    "#########",
-    "#K..#...#",
-    "#...#...#",
-    "#...D...#",
-    "#...#..G#",
-    "#########",
-)
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # rows and columns: north, south, west, east
 PIXELS = 2  # along the side of a cell
 
 
 class PixelMaze:
-    """N copies of a maze of rooms, seen as pictures; reaching G pays 1 and ends the episode.
+    """N copies of a maze of two rooms, seen as pictures; reaching G pays 1 and ends the episode.
 
-    limit: steps of an episode. "#" is wall, "K" a key, "D" a door that opens with the key, and the agent starts left of the
-    door on a random cell. Autoreset is gymnasium's NEXT_STEP: the step after an end ignores the
-    action, pays 0 and returns the first picture of a new episode.
+    rooms: "#" is wall; the agent starts on a random free cell of the left half. limit: steps of an
+    episode. Autoreset is gymnasium's NEXT_STEP: the step after an end ignores the action, pays 0
+    and returns the first picture of a new episode.
 
-    The maze has few different pictures. `pictures` holds each, (P, 3, height, width), and a step
-    returns their numbers, (N,): a network looks at every picture once, however many steps show it.
+    The maze has one picture for each free cell. `pictures` holds them all, (P, 3, height, width),
+    and a step returns their numbers, (N,), so that a network looks at each picture once, however
+    many steps show it.
     """
 
     def __init__(self, rooms: tuple[str, ...], count: int, limit: int, rng: np.random.Generator):
         require(count >= 1 and limit >= 1, "There is at least one maze and one step.")
-        text = "".join(rooms)
         require(len({len(row) for row in rooms}) == 1, "The rows of a maze are equally long.")
-        require(text.count("G") == 1, "A maze has one goal, G.")
-        require(("K" in text) == ("D" in text), "A key needs a door, and a door a key.")
-        self.letters = np.array([list(row) for row in rooms])
+        letters = np.array([list(row) for row in rooms])
+        free = np.argwhere(letters != "#")  # (P, 2)
+        self.goal = np.flatnonzero(letters[tuple(free.T)] == "G")
+        self.starts = np.flatnonzero(free[:, 1] < letters.shape[1] // 2)
+        require(
+            len(self.goal) == 1 and len(self.starts) > 0,
+            "A maze has one goal, G, and a free cell in its left half.",
+        )
+        number = np.full(letters.shape, -1)
+        number[tuple(free.T)] = np.arange(len(free))
+        ahead = number[tuple((free[:, None] + MOVES).transpose(2, 0, 1))]  # (P, 4)
+        self.after = np.where(ahead < 0, np.arange(len(free))[:, None], ahead)
+        self.pictures = draw(letters, free)
         self.limit, self.rng = limit, rng
-        self.goal = text.index("G")
-        self.key = text.find("K")  # −1 where there is none
-        left = np.arange(len(rooms[0])) < len(rooms[0]) // 2
-        self.starts = np.flatnonzero((self.letters == ".") & left)
-        self.after = self._steps()  # (2, cells, 4): without and with the key
-        self.pictures = self._draw()
-        self.cell, self.has_key = np.zeros(count, int), np.zeros(count, int)
-        self.age, self.over = np.zeros(count, int), np.ones(count, bool)
-
-    def _steps(self) -> np.ndarray:
-        height, width = self.letters.shape
-        row, column = np.divmod(np.arange(height * width), width)
-        after = np.clip(np.stack([row, column], 1)[:, None] + MOVES, 0, (height - 1, width - 1))
-        number = after[..., 0] * width + after[..., 1]  # (cells, 4)
-        letters = self.letters.ravel()[number]
-        shut = np.stack([(letters == "#") | (letters == "D"), letters == "#"])
-        return np.where(shut, np.arange(height * width)[:, None], number)
-
-    def _draw(self) -> np.ndarray:
-        """One picture of each free cell without the key, then one of each with it."""
-        free = np.argwhere(self.letters != "#")  # (F, 2)
-        keys = 1 if self.key < 0 else 2
-        self.numbers = np.zeros((2, self.letters.size), int)
-        self.numbers[:keys, np.ravel_multi_index(free.T, self.letters.shape)] = np.arange(
-            keys * len(free)
-        ).reshape(keys, -1)
-        pictures = np.zeros((keys, len(free), 3, *self.letters.shape), np.float32)
-        pictures[:, :, 0] = self.letters == "#"
-        pictures[0, :, 0] += 0.5 * (self.letters == "D")
-        pictures[0, :, 1] += self.letters == "K"
-        pictures[:, :, 1] += 0.5 * (self.letters == "G")
-        pictures[:, np.arange(len(free)), 2, free[:, 0], free[:, 1]] = 1
-        return pictures.reshape(-1, *pictures.shape[2:]).repeat(PIXELS, -2).repeat(PIXELS, -1)
-
-    def look(self) -> np.ndarray:
-        """The numbers of the pictures that are seen now, (N,)."""
-        return self.numbers[self.has_key, self.cell]
+        self.cell, self.age = np.zeros(count, int), np.zeros(count, int)
+        self.over = np.ones(count, bool)
 
     def reset(self) -> np.ndarray:
-        """Begin an episode everywhere."""
+        """Begin an episode everywhere; pictures, (N,)."""
         self.over[:] = True
         return self.step(np.zeros(len(self.over), int))[0]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Pictures, rewards, terminated and truncated, (N,) each; action: (N,) of 0 … 3."""
-        new = self.over
-        self.cell = np.where(
-            new, self.rng.choice(self.starts, len(new)), self.after[self.has_key, self.cell, action]
-        )
-        self.has_key = np.where(new, 0, self.has_key | (self.cell == self.key))
-        self.age = np.where(new, 0, self.age + 1)
+        start = self.rng.choice(self.starts, len(action))
+        self.cell = np.where(self.over, start, self.after[self.cell, action])
+        self.age = np.where(self.over, 0, self.age + 1)
         terminated = self.cell == self.goal
         truncated = ~terminated & (self.age >= self.limit)
         self.over = terminated | truncated
-        return self.look(), terminated.astype(np.float32), terminated, truncated
+        return self.cell, terminated.astype(np.float32), terminated, truncated
+
+
+def draw(letters: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """A picture for each place of the agent: walls red, goal green, agent blue.
+
+    letters: (rows, columns). free: (P, 2). Returns (P, 3, PIXELS · rows, PIXELS · columns).
+    """
+    pictures = np.zeros((len(free), 3, *letters.shape), np.float32)
+    pictures[:, 0] = letters == "#"
+    pictures[:, 1] = letters == "G"
+    pictures[np.arange(len(free)), 2, free[:, 0], free[:, 1]] = 1
+    return pictures.repeat(PIXELS, 2).repeat(PIXELS, 3)
 
 
 # -- the networks ---------------------------------------------------------------------------------
