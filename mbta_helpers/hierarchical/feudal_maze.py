@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from mbta_helpers.errors import require
 
@@ -259,3 +260,11 @@ def train_feudal(
                 first[who] = far[after[who]]
             cell = after
     return agents, MazeHistory(*(np.concatenate(column) for column in zip(*history, strict=True)))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean of independent numbers, by Student's t; values: (n,)."""
+    count = len(values)
+    require(count >= 2, "An interval needs at least two numbers.")
+    half = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return values.mean() - half, values.mean() + half
