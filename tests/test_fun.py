@@ -1,6 +1,7 @@
 """FeUdal Networks: rewards and targets against loops, gradients against finite differences."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,9 +92,9 @@ def test_an_end_is_seen_before_the_reset_and_the_reset_pays_nothing():
 def test_the_time_limit_cuts_off_and_does_not_terminate():
     one = maze(count=1, limit=3, rooms=("#####", "#.#G#", "#####"))  # the goal is walled off
     one.reset()
-    seen = [one.step(np.zeros(1, int))[2:] for _ in range(8)]
-    assert not any(terminated for terminated, _ in seen)
-    assert [int(truncated) for _, truncated in seen] == [0, 0, 1, 0, 0, 0, 1, 0]
+    seen = np.array([one.step(np.zeros(1, int))[2:] for _ in range(8)])[..., 0]  # (8, 2)
+    assert not seen[:, 0].any()
+    assert seen[:, 1].tolist() == [0, 0, 1, 0, 0, 0, 1, 0]
 
 
 # -- rewards, advantages, ends --------------------------------------------------------------------
@@ -260,12 +261,6 @@ def with_rollout(config=SMALL, **changes):
     return one, one.collect()._replace(**changes)
 
 
-def gradients(config, **changes):
-    one, rollout = with_rollout(config, **changes)
-    fun_loss(one.networks, one.pictures, rollout, config).backward()
-    return one.networks
-
-
 def test_the_worker_teaches_the_manager_nothing():
     """Without reward and with V^M = 0 the manager has no advantage, and its goals no gradient."""
     one, rollout = with_rollout()
@@ -291,6 +286,19 @@ def test_the_worker_is_paid_for_directions_and_the_manager_for_the_goal():
     base, extrinsic, intrinsic = grads
     assert torch.equal(base[0], extrinsic[0]) and not torch.equal(base[1], extrinsic[1])
     assert not torch.equal(base[0], intrinsic[0]) and torch.equal(base[1], intrinsic[1])
+
+
+def test_each_has_a_discount_of_its_own():
+    one, rollout = with_rollout()
+    rollout = rollout._replace(reward=rollout.reward + 0.1)
+    grads = []
+    for change in ({}, {"worker_gamma": 0.2}, {"manager_gamma": 0.2}):
+        one.networks.zero_grad()
+        fun_loss(one.networks, one.pictures, rollout, replace(SMALL, **change)).backward()
+        grads.append([one.networks.phi.weight.grad.clone(), one.networks.space.weight.grad.clone()])
+    base, worker, manager = grads
+    assert not torch.equal(base[0], worker[0]) and torch.equal(base[1], worker[1])
+    assert torch.equal(base[0], manager[0]) and not torch.equal(base[1], manager[1])
 
 
 def test_steps_that_reset_teach_nothing():
@@ -343,6 +351,7 @@ def test_rollouts_join():
 
 def test_whims_last_c_steps_and_have_length_one():
     one = agent(FuNConfig(environments=6, rollout=40, horizon=5, dim=4, goals="random"))
+    one.collect()  # the first whims begin at different steps
     one.collect()
     goal = one.goal[5:-1]  # the last row is not yet decided
     assert np.allclose(np.linalg.norm(goal, axis=-1), 1, atol=1e-6)

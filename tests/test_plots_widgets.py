@@ -1,10 +1,12 @@
 """Plots and widgets: figures that are the same for the same data, and controls that act."""
 
+import base64
 import io
 
 import matplotlib.image
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from mbta_helpers import plots, widgets
 from mbta_helpers.errors import UserError
@@ -158,3 +160,27 @@ def test_slider_is_whole_only_if_all_its_numbers_are():
     assert isinstance(whole.value, int) and isinstance(broken.value, float)
     assert (whole.min, whole.max, whole.step, whole.description) == (0, 5, 1, "a")
     assert not whole.continuous_update, "it should act when it is let go"
+
+
+def test_a_flipbook_shows_the_page_whose_button_is_on():
+    pages = {
+        "up & on": (line([[0, 0], [1, 1]]), 'a line that "rises"'),
+        "down": (line([[0, 1], [1, 0]]), "a line that falls"),
+    }
+    book = widgets.Flipbook(pages)
+    soup = BeautifulSoup(book._repr_html_(), "html.parser")
+    buttons, labels, pictures = (soup.find_all(tag) for tag in ("input", "label", "img"))
+    assert [button.has_attr("checked") for button in buttons] == [True, False]
+    assert len({button["name"] for button in buttons}) == 1
+    assert [label.text.strip() for label in labels] == list(pages)
+    assert [picture["alt"] for picture in pictures] == [alt for _, alt in pages.values()]
+    for button, label, picture, (figure, _) in zip(
+        buttons, labels, pictures, pages.values(), strict=True
+    ):
+        assert button["id"] == label["for"] == picture["class"][0]
+        assert f"#{button['id']}:checked~.{button['id']}{{display:block}}" in soup.style.text
+        assert base64.b64decode(picture["src"].partition(",")[2]) == plots.png(figure)
+    assert repr(book) == "Flipbook(up & on, down)"
+    assert book._repr_html_() == widgets.Flipbook(pages)._repr_html_()
+    with pytest.raises(UserError, match="at least one page"):
+        widgets.Flipbook({})

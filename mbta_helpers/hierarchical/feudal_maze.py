@@ -201,8 +201,20 @@ class FeudalAgents:
         self.decisions[ended] = 0
         return ended
 
-    def learn_level(self, level, cell, after, hit, crossed, learns) -> None:
-        """One step of Q-learning at one level, in the rows that learn; arguments as in learn."""
+    def learn_level(
+        self,
+        level: int,
+        cell: np.ndarray,
+        after: np.ndarray,
+        hit: np.ndarray,
+        crossed: np.ndarray,
+        learns: np.ndarray,
+    ) -> None:
+        """One step of Q-learning at one level, in the rows that learn.
+
+        cell, after, hit: as in learn. crossed: (levels, S), whether the move left each area.
+        learns: (S,).
+        """
         q, config = self.q[level - 1], self.config
         command = self.commands[level - 1][:, None]
         if config.all_commands:
@@ -243,7 +255,7 @@ def train_feudal(
     require(steps >= 1 and len(goals) >= 1, "There is at least one goal and one step.")
     rng = np.random.default_rng(seed)
     agents = FeudalAgents(maze, config, seeds, rng)
-    history = []
+    history = [(np.zeros(0, int),) * 4]
     for phase, goal in enumerate(goals):
         far = maze.distances(goal)
         starts = np.flatnonzero(far > 0)
