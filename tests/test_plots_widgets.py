@@ -163,24 +163,30 @@ def test_slider_is_whole_only_if_all_its_numbers_are():
 
 
 def test_a_flipbook_shows_the_page_whose_button_is_on():
-    pages = {
-        "up & on": (line([[0, 0], [1, 1]]), 'a line that "rises"'),
-        "down": (line([[0, 1], [1, 0]]), "a line that falls"),
+    lines = {
+        "up & on": ([[0, 0], [1, 1]], 'a line that "rises"'),
+        "down": ([[0, 1], [1, 0]], "one"),
     }
-    book = widgets.Flipbook(pages)
-    soup = BeautifulSoup(book._repr_html_(), "html.parser")
+
+    def html():
+        book = widgets.Flipbook(
+            {name: (line(values), alt) for name, (values, alt) in lines.items()}
+        )
+        assert repr(book) == "Flipbook(up & on, down)"
+        return book._repr_html_()
+
+    soup = BeautifulSoup(html(), "html.parser")
     buttons, labels, pictures = (soup.find_all(tag) for tag in ("input", "label", "img"))
     assert [button.has_attr("checked") for button in buttons] == [True, False]
     assert len({button["name"] for button in buttons}) == 1
-    assert [label.text.strip() for label in labels] == list(pages)
-    assert [picture["alt"] for picture in pictures] == [alt for _, alt in pages.values()]
-    for button, label, picture, (figure, _) in zip(
-        buttons, labels, pictures, pages.values(), strict=True
+    assert [label.text.strip() for label in labels] == list(lines)
+    assert [picture["alt"] for picture in pictures] == [alt for _, alt in lines.values()]
+    for button, label, picture, (values, _) in zip(
+        buttons, labels, pictures, lines.values(), strict=True
     ):
         assert button["id"] == label["for"] == picture["class"][0]
         assert f"#{button['id']}:checked~.{button['id']}{{display:block}}" in soup.style.text
-        assert base64.b64decode(picture["src"].partition(",")[2]) == plots.png(figure)
-    assert repr(book) == "Flipbook(up & on, down)"
-    assert book._repr_html_() == widgets.Flipbook(pages)._repr_html_()
+        assert base64.b64decode(picture["src"].partition(",")[2]) == plots.png(line(values))
+    assert html() == html()
     with pytest.raises(UserError, match="at least one page"):
         widgets.Flipbook({})

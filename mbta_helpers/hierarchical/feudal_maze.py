@@ -131,6 +131,47 @@ class FeudalConfig:
         )
 
 
+class Step(NamedTuple):
+    """One move of every seed.
+
+    cell, after: (S,), before and after it. move: (S,). hit: (S,), whether it found the goal.
+    crossed: (levels, S), whether it left the area of each level.
+    """
+
+    cell: np.ndarray
+    after: np.ndarray
+    move: np.ndarray
+    hit: np.ndarray
+    crossed: np.ndarray
+
+
+def carried_out(command: np.ndarray, crossed: np.ndarray, step: Step) -> np.ndarray:
+    """Whether a command is carried out by a step: left as told, or found the goal in a search."""
+    return np.where(crossed, command == step.move, step.hit & (command == SEARCH))
+
+
+def learn_level(
+    q: np.ndarray, areas: np.ndarray, command: np.ndarray, choice: np.ndarray,
+    crossed: np.ndarray, step: Step, learns: np.ndarray, config: FeudalConfig,
+) -> None:  # fmt: skip
+    """One step of Q-learning at one level, in the rows that learn.
+
+    Q(area, command, choice) moves towards 1 if the step carries out the command, 0 if the command
+    fails, and γ max Q(next area, command, ·) while it holds. q: (S, A, C, choices). areas: (N,) of
+    this level. command: (S,), from above. choice: (S,), of this level. crossed: (S,), whether the
+    step left the commanded area. learns: (S,).
+    """
+    rows = np.arange(len(q))[:, None]
+    command = np.arange(COMMANDS)[None] if config.all_commands else command[:, None]  # (1 or S, ·)
+    step = Step(*(each[..., None] for each in step))
+    over = crossed[:, None] | step.hit
+    reward = carried_out(command, crossed[:, None], step) if config.hide_rewards else step.hit
+    future = q[rows, areas[step.after], command].max(-1)
+    target = np.where(over, reward, config.gamma * future)  # (S, 1 or C)
+    place = (rows, areas[step.cell], command, choice[:, None])
+    q[place] += np.where(learns[:, None], config.rate * (target - q[place]), 0.0)
+
+
 class FeudalAgents:
     """Managers of all levels, for S seeds side by side."""
 
@@ -143,7 +184,7 @@ class FeudalAgents:
             f"levels rise from at least 1 to {maze.depth}, the level of the cells, not {levels}.",
         )
         self.config, self.rng = config, rng
-        self.rows = np.arange(seeds)[:, None]  # (S, 1)
+        self.rows = np.arange(seeds)
         self.steps = maze.steps()
         self.areas = np.stack([maze.areas(level) for level in (0, *levels)])  # (levels, N)
         self.commands = np.full((len(self.areas), seeds), SEARCH)
@@ -163,7 +204,7 @@ class FeudalAgents:
         """
         for level, q in enumerate(self.q, 1):
             area = self.areas[level, cell]
-            values = q[self.rows[:, 0], area, self.commands[level - 1]]  # (S, choices)
+            values = q[self.rows, area, self.commands[level - 1]]  # (S, choices)
             noise = self.rng.gumbel(size=values.shape)
             chosen = (values / self.config.temperature + noise).argmax(1)
             self.commands[level] = np.where(fresh[level], chosen, self.commands[level])
@@ -172,65 +213,34 @@ class FeudalAgents:
     def learn(self, cell: np.ndarray, after: np.ndarray, hit: np.ndarray) -> np.ndarray:
         """Q-learning at each level whose command has ended; which have, (levels, S).
 
-        Q_ℓ(area, command, choice) moves towards 1 where the command has been carried out, 0 where
-        it has failed, and γ max Q_ℓ(next area, command, ·) where it still holds; only where all
-        finer commands have been carried out, or the choice itself was given up.
+        A level learns only where all finer commands have been carried out, or where its choice is
+        given up.
 
         cell, after: (S,), before and after the move. hit: (S,), whether that was the goal.
         """
-        move = self.commands[-1]
         crossed = self.areas[:, cell] != self.areas[:, after]  # (levels, S)
-        done = np.where(crossed, self.commands == move, hit & (self.commands == SEARCH))
+        step = Step(cell, after, self.commands[-1].copy(), hit, crossed)
+        done = carried_out(self.commands, crossed, step)
         over = crossed | hit  # (levels, S): left its area, or found the goal
-        over[-1] = True  # a move is over at once, against a wall too
-        done[-1] = True
+        over[-1], done[-1] = True, True  # a move is over at once, against a wall too
         given_up = np.zeros_like(over)
         honest = np.ones(len(cell), bool)
         for level in range(len(self.areas) - 1, 0, -1):
-            self.learn_level(
-                level, cell, after, hit, crossed, honest & over[level] | given_up[level]
-            )
+            learns = honest & over[level] | given_up[level]
+            above, choice = self.commands[level - 1], self.commands[level]
+            learn_level(
+                self.q[level - 1], self.areas[level], above, choice,
+                crossed[level - 1], step, learns, self.config,
+            )  # fmt: skip
             honest &= done[level]
             if level > 1:
                 self.decisions[level - 1] += over[level] | given_up[level]
                 tired = self.decisions[level - 1] >= self.config.patience
                 given_up[level - 1] = tired & ~over[level - 1]
-        ended = over | given_up
-        for level in range(1, len(self.areas)):
-            ended[level] |= ended[level - 1]  # who loses a command loses what followed from it
+        # Who loses a command loses what followed from it.
+        ended = np.logical_or.accumulate(over | given_up)
         self.decisions[ended] = 0
         return ended
-
-    def learn_level(
-        self,
-        level: int,
-        cell: np.ndarray,
-        after: np.ndarray,
-        hit: np.ndarray,
-        crossed: np.ndarray,
-        learns: np.ndarray,
-    ) -> None:
-        """One step of Q-learning at one level, in the rows that learn.
-
-        cell, after, hit: as in learn. crossed: (levels, S), whether the move left each area.
-        learns: (S,).
-        """
-        q, config = self.q[level - 1], self.config
-        command = self.commands[level - 1][:, None]
-        if config.all_commands:
-            command = np.arange(COMMANDS)[None]
-        left, found = crossed[level - 1][:, None], hit[:, None]
-        done = np.where(left, command == self.commands[-1][:, None], found & (command == SEARCH))
-        reward = done if config.hide_rewards else found
-        future = q[self.rows, self.areas[level, after][:, None], command].max(-1)  # (S, 1 or C)
-        target = np.where(left | found, reward, config.gamma * future)
-        place = (
-            self.rows,
-            self.areas[level, cell][:, None],
-            command,
-            self.commands[level][:, None],
-        )
-        q[place] += np.where(learns[:, None], config.rate * (target - q[place]), 0.0)
 
 
 class MazeHistory(NamedTuple):
