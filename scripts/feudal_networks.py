@@ -60,8 +60,8 @@ def main() -> None:
     torch.set_num_threads(1)
     study = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": []}
     done = {(row["variant"], row["seed"], row["updates"]) for row in study["runs"]}
-    for seed in options.seeds:
-        for variant in VARIANTS:
+    for variant in VARIANTS:
+        for seed in options.seeds:
             if (variant, seed, options.updates) in done:
                 continue
             row = run(variant, seed, options.updates)
