@@ -2,7 +2,7 @@
 
     python scripts/feudal_networks.py [--seeds 21 22 23 24 25] [--updates 400] [--out FILE]
 
-One core, about ten seconds a run, 25 runs. A run that is there already is not made again.
+One core, about ten seconds a run, 30 runs. A run that is there already is not made again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ EPISODES = 400  # of the trained networks, without whims
 POINTS = 40  # of a learning curve
 VARIANTS = {
     "goals": {},
-    "zeroed": {"goals": "zero"},
     "random": {"goals": "random"},
+    "zeroed": {"goals": "zero"},
+    "mortal worker": {"mortal_worker": True},
     # What ports do: φ has a bias and the worker is paid the environment's reward as well.
-    "paid twice, goals": {"bias": True, "extrinsic": 1.0},
-    "paid twice, zeroed": {"bias": True, "extrinsic": 1.0, "goals": "zero"},
+    "paid twice, goals": {"bias": True, "extrinsic": 1.0, "mortal_worker": True},
+    "paid twice, zeroed": {"bias": True, "extrinsic": 1.0, "mortal_worker": True, "goals": "zero"},
 }
 
 

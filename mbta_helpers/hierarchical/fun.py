@@ -113,6 +113,8 @@ class FuNConfig:
     goals: "learned"; the ablations "zero" and "random" hand down 0 or random directions instead.
     intrinsic, extrinsic: weights of the two rewards that the worker is paid.
     bias: of φ; the paper has none.
+    mortal_worker: whether the worker's value ends where the goal ends an episode. A worker that is
+    paid for directions alone then learns not to arrive.
     """
 
     environments: int = 16
@@ -132,6 +134,7 @@ class FuNConfig:
     intrinsic: float = 1.0
     extrinsic: float = 0.0
     bias: bool = False
+    mortal_worker: bool = False
 
     def __post_init__(self):
         for name in ("environments", "rollout", "horizon", "dim", "embedding", "hidden"):
@@ -361,12 +364,12 @@ def fun_loss(networks: FuN, pictures: Tensor, rollout: Rollout, config: FuNConfi
     view = View(*(each[rollout.picture] for each in networks(pictures)))  # (T + 1, N, …)
     logits, value = networks.worker(view.features, rollout.goals)
     paid = config.intrinsic * rollout.intrinsic + config.extrinsic * rollout.reward  # (T, N)
-    ended = (rollout.terminated, rollout.live)
-    gammas = (config.manager_gamma, config.worker_gamma)
+    deaths = rollout.terminated * config.mortal_worker
     manager, worker = (
-        advantages(reward, each.detach(), *ended, gamma, config.smoothing)
-        for reward, each, gamma in zip(
-            (rollout.reward, paid), (view.value, value), gammas, strict=True
+        advantages(reward, each.detach(), terminated, rollout.live, gamma, config.smoothing)
+        for reward, each, terminated, gamma in (
+            (rollout.reward, view.value, rollout.terminated, config.manager_gamma),
+            (paid, value, deaths, config.worker_gamma),
         )
     )
     log_policy = logits[:-1].log_softmax(-1)  # (T, N, A)
