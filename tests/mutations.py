@@ -758,16 +758,23 @@ FEUDAL = [
     mutation(
         "FuN: the manager is paid for the worker's directions",
         "hierarchical/fun.py",
-        "(rollout.reward, paid), (view.value, value)",
-        "(paid, paid), (view.value, value)",
+        "(rollout.reward, view.value, rollout.terminated",
+        "(paid, view.value, rollout.terminated",
         "fun::test_the_worker_is_paid_for_directions_and_the_manager_for_the_goal",
     ),
     mutation(
-        "FuN: the discounts are swapped",
+        "FuN: the manager has the worker's discount",
         "hierarchical/fun.py",
-        "gammas = (config.manager_gamma, config.worker_gamma)",
-        "gammas = (config.worker_gamma, config.manager_gamma)",
+        "rollout.terminated, config.manager_gamma)",
+        "rollout.terminated, config.worker_gamma)",
         "fun::test_each_has_a_discount_of_its_own",
+    ),
+    mutation(
+        "FuN: the worker dies at the goal",
+        "hierarchical/fun.py",
+        "deaths = rollout.terminated * config.mortal_worker",
+        "deaths = rollout.terminated",
+        "fun::test_only_the_manager_sees_the_goal_end_an_episode",
     ),
     mutation(
         "FuN: advantages flow across an episode's end",

@@ -301,6 +301,21 @@ def test_each_has_a_discount_of_its_own():
     assert torch.equal(base[0], manager[0]) and not torch.equal(base[1], manager[1])
 
 
+def test_only_the_manager_sees_the_goal_end_an_episode():
+    one, rollout = with_rollout()
+    ends_early = rollout._replace(terminated=1 - rollout.live[1:])
+    assert not torch.equal(ends_early.terminated, rollout.terminated)
+    for mortal in (False, True):
+        config, grads = replace(SMALL, mortal_worker=mortal), []
+        for each in (rollout, ends_early):
+            one.networks.zero_grad()
+            fun_loss(one.networks, one.pictures, each, config).backward()
+            phi, space = one.networks.phi.weight.grad, one.networks.space.weight.grad
+            grads.append([phi.clone(), space.clone()])
+        assert torch.equal(grads[0][0], grads[1][0]) is not mortal
+        assert not torch.equal(grads[0][1], grads[1][1])
+
+
 def test_steps_that_reset_teach_nothing():
     one, rollout = with_rollout()
     resets = rollout.live[:-1] == 0
