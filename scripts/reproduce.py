@@ -171,8 +171,10 @@ the end, *stuck* moved less than half a cell in its last quarter, *late* ended w
 half cells of the goal, *lost* farther. *Corner to corner* are tasks from cell (1, 1) to the far
 corner; *pushed* is a kick of 1.5 map units a second into a random direction every 100 steps; of
 *weaker motors* 80 % of each action arrive. The ant's recipe was developed on Medium with training
-seed 0. The baselines *cloning* and *primitive* see the same sines of the position as the skills'
-networks, and were trained once each, on the data of the shipped parameters.
+seed 0; its rows marked *shipped* are of that seed, one training run a maze, and do not tell how
+much training runs differ. The baselines *cloning* and *primitive* see the same sines of the
+position as the skills' networks, and were trained once each, on the data of the shipped
+parameters.
 
 """
 
