@@ -422,15 +422,13 @@ def test_routes_are_shortest_and_end_at_the_goal(script):
 
 def test_the_reward_by_hand(script):
     stage = script.Stage(
-        steps=1, learning_rate=1e-3, speed_cap=2.0, fall_cost=100.0, tilt=1.0, height=2.0
+        steps=1, learning_rate=1e-3, speed_cap=2.0, fall_cost=100.0, tilt=1.0, overspeed=0.5
     )
     fast = still()
-    fast[2] = 1.0
+    fast[15:17] = 3.0, 4.0
     states, actions = np.stack([still(), fast]), np.stack([np.zeros(8), np.ones(8)])
     gained = script.reward(stage, np.array([1.5, 5.0]), actions, states, np.array([False, True]))
-    assert np.allclose(
-        gained, [0.2 * 2.0, 0.2 * (2.0 + 0.5 - 0.4 - 2.0 * (1.0 - script.HIGH) - 100)]
-    )
+    assert np.allclose(gained, [0.2 * 2.0, 0.2 * (2.0 + 0.5 - 0.4 - 1.5 - 100)])
 
 
 def test_targets_that_hold_stay_and_others_move_on(script):
