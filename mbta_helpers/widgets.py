@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from html import escape
 
 import ipywidgets
 from matplotlib.figure import Figure
 
+from mbta_helpers.errors import require
 from mbta_helpers.plots import png
 
 
@@ -44,3 +48,41 @@ def slider(low: float, high: float, value: float, step: float, label: str) -> ip
     return kind(
         value=value, min=low, max=high, step=step, description=label, continuous_update=False
     )
+
+
+class Flipbook:
+    """Pictures of which the reader chooses one, without a kernel and without a script.
+
+    Each picture has a radio button, and a style shows the picture whose button is on. Where a
+    viewer drops the style, all pictures are there, one below the other.
+    """
+
+    def __init__(self, pages: Mapping[str, tuple[Figure, str]]):
+        """pages: by the label of the button, a figure and a text that says what it shows."""
+        require(len(pages) >= 1, "A flipbook has at least one page.")
+        self.pages = {label: (png(figure), alt) for label, (figure, alt) in pages.items()}
+
+    def _repr_html_(self) -> str:
+        content = b"".join(picture for picture, _ in self.pages.values())
+        name = "flipbook-" + hashlib.sha256(content).hexdigest()[:12]
+        style, buttons, pictures = [], [], []
+        for number, (label, (picture, alt)) in enumerate(self.pages.items()):
+            button = f"{name}-{number}"
+            style.append(f"#{button}:checked~.{button}{{display:block}}")
+            checked = " checked" if number == 0 else ""
+            buttons.append(
+                f'<input type="radio" name="{name}" id="{button}"{checked}>'
+                f'<label for="{button}"> {escape(label)} </label>'
+            )
+            data = base64.b64encode(picture).decode()
+            pictures.append(
+                f'<img class="{button}" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+            )
+        hidden = f".{name}>img{{display:none;background:white}}"
+        return (
+            f"<style>{hidden}{''.join(style)}</style>"
+            f'<div class="{name}">{"".join(buttons)}{"".join(pictures)}</div>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Flipbook({', '.join(self.pages)})"

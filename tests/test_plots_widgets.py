@@ -1,10 +1,12 @@
 """Plots and widgets: figures that are the same for the same data, and controls that act."""
 
+import base64
 import io
 
 import matplotlib.image
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from mbta_helpers import plots, widgets
 from mbta_helpers.errors import UserError
@@ -179,3 +181,33 @@ def test_slider_is_whole_only_if_all_its_numbers_are():
     assert isinstance(whole.value, int) and isinstance(broken.value, float)
     assert (whole.min, whole.max, whole.step, whole.description) == (0, 5, 1, "a")
     assert not whole.continuous_update, "it should act when it is let go"
+
+
+def test_a_flipbook_shows_the_page_whose_button_is_on():
+    lines = {
+        "up & on": ([[0, 0], [1, 1]], 'a line that "rises"'),
+        "down": ([[0, 1], [1, 0]], "one"),
+    }
+
+    def html():
+        book = widgets.Flipbook(
+            {name: (line(values), alt) for name, (values, alt) in lines.items()}
+        )
+        assert repr(book) == "Flipbook(up & on, down)"
+        return book._repr_html_()
+
+    soup = BeautifulSoup(html(), "html.parser")
+    buttons, labels, pictures = (soup.find_all(tag) for tag in ("input", "label", "img"))
+    assert [button.has_attr("checked") for button in buttons] == [True, False]
+    assert len({button["name"] for button in buttons}) == 1
+    assert [label.text.strip() for label in labels] == list(lines)
+    assert [picture["alt"] for picture in pictures] == [alt for _, alt in lines.values()]
+    for button, label, picture, (values, _) in zip(
+        buttons, labels, pictures, lines.values(), strict=True
+    ):
+        assert button["id"] == label["for"] == picture["class"][0]
+        assert f"#{button['id']}:checked~.{button['id']}{{display:block}}" in soup.style.text
+        assert base64.b64decode(picture["src"].partition(",")[2]) == plots.png(line(values))
+    assert html() == html()
+    with pytest.raises(UserError, match="at least one page"):
+        widgets.Flipbook({})
