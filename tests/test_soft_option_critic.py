@@ -50,6 +50,13 @@ def agent(seed: int = 0, **values) -> SoftOptionCritic:
     return SoftOptionCritic(3, 2, SoftOptionCriticConfig(hidden=16, **values), seed)
 
 
+def biased(network, *values):
+    """Make a network's outputs constant."""
+    with torch.no_grad():
+        network[-1].weight.zero_()
+        network[-1].bias.copy_(torch.tensor(values))
+
+
 class Walk(gym.Env):
     """A line: the state is (place, step), the action moves it, both ends are walls.
 
@@ -111,6 +118,11 @@ def test_spaces_that_do_not_fit_are_refused(values, message):
     environments = walks(**values)
     with pytest.raises(UserError, match=message):
         train_soft_option_critic(environments, environments, SoftOptionCriticConfig(), 10, 0)
+
+
+def test_a_training_without_an_evaluation_is_refused():
+    with pytest.raises(UserError, match="evaluate_every"):
+        train_soft_option_critic(walks(), walks(), SoftOptionCriticConfig(), 10, 0)
 
 
 # -- the equations ----------------------------------------------------------------------------
@@ -271,22 +283,23 @@ def test_an_update_moves_everything_and_the_targets_by_their_share():
         assert torch.allclose(target, 0.9 * old + 0.1 * critic, atol=1e-6)
 
 
-def test_every_option_learns_from_every_transition():
-    """One update moves Q_U of all options, although a batch does not know which one acted."""
-    learner, batch = agent(learning_rate=1e-2), random_batch()
-    pairs = learner.pairs(batch.observation)
-    action = batch.action.repeat_interleave(3, 0)
+def test_an_update_teaches_every_option():
+    """Critics learn r + γ (1 − terminated) U of each option, from one batch that names none."""
+    learner = agent(learning_rate=5e-3, tau=1e-6, gamma=0.5)
+    with torch.no_grad():  # options of very different and fixed values at s'
+        learner.option_values[-1].bias.copy_(torch.tensor([-6.0, 0.0, 6.0]))
+        learner.option_values[0].weight.mul_(20)
+    biased(learner.termination, -30.0, -30.0, -30.0)
+    batch = random_batch(16)
     q = learner.option_values(batch.next_observation).detach()
-    target = learner.critic_target(batch, q).flatten()
-
-    def errors():
-        return (learner.critics(pairs, action) - target).square().mean(0).view(8, 3).mean(0)
-
-    before = errors()
-    for _ in range(30):
-        every = batch._replace(observation=pairs, action=action)
-        soft_option_critic.descend(learner.critic_optimiser, learner.critic_loss(every, target))
-    assert (errors() < 0.5 * before).all()
+    learner.option_optimiser.param_groups[0]["lr"] = 0.0
+    for _ in range(600):
+        learner.update(batch)
+    action = batch.action.repeat_interleave(3, 0)
+    learnt = learner.critics(learner.pairs(batch.observation), action).mean(0).view(16, 3)
+    wanted = batch.reward[:, None] + 0.5 * (1 - batch.terminated[:, None]) * q
+    assert (learnt - wanted).abs().mean() < 0.3
+    assert (wanted[::2, 2] - wanted[::2, 0]).min() > 1
 
 
 def test_one_option_without_cost_is_soft_actor_critic():
@@ -320,13 +333,6 @@ def test_terminations_follow_the_sign_of_their_bracket():
 
 
 # -- acting -----------------------------------------------------------------------------------
-
-
-def biased(network, *values):
-    """Make a network's outputs constant."""
-    with torch.no_grad():
-        network[-1].weight.zero_()
-        network[-1].bias.copy_(torch.tensor(values))
 
 
 def test_endings_are_drawn_for_the_option_in_force():
@@ -393,6 +399,27 @@ def test_a_reset_is_no_transition_and_running_out_of_time_is_no_end(monkeypatch)
     stretched = 2 * batch.action[:, 0] - 1  # [−1, 1] to [−3, 1]
     assert torch.allclose(moved, stretched, atol=1e-4)
     assert (batch.terminated == 0).all() and (batch.reward == 1).all()
+
+
+def test_options_end_and_begin_at_the_state_that_is_reached(monkeypatch):
+    """Asked about s' whether to end, and with which option to go on; the reset state too."""
+    asked, chosen = [], []
+
+    class Asked(SoftOptionCritic):
+        def ends(self, observation, option):
+            asked.append(observation)
+            return super().ends(observation, option)
+
+        def choose(self, observation, greedy=False):
+            chosen.append(observation)
+            return super().choose(observation, greedy)
+
+    monkeypatch.setattr(soft_option_critic, "SoftOptionCritic", Asked)
+    config = SoftOptionCriticConfig(hidden=16, batch_size=8)
+    train_soft_option_critic(walks(limit=3), walks(limit=3), config, 16, 0, 100, 16)
+    places = [row[:, 1].tolist() for row in asked[:8]]  # what follows is the evaluation
+    assert places == [[count, count] for count in (1, 2, 3, 0, 1, 2, 3, 0)]
+    assert [row[:, 1].tolist() for row in chosen[:9]] == [[0, 0], *places]
 
 
 def test_the_end_is_stored_as_the_end(monkeypatch):
@@ -467,6 +494,6 @@ def test_the_script_writes_each_run_once(tmp_path, capsys):
 
 
 def test_the_scripts_row_is_the_history():
-    row = script_of("soft_option_critic").train("alike", 3, 1000)
-    assert row["steps"] == [1000] and len(row["returns"][0]) == 10
+    row = script_of("soft_option_critic").train("alike", 3, 500)
+    assert row["steps"] == [500] and len(row["returns"][0]) == 10
     assert len(row["durations"]) == len(row["told"]) == 1

@@ -48,10 +48,11 @@ class SoftOptionCriticConfig(SACConfig):
     tau: float = 0.01
     learning_rate: float = 2e-3
     batch_size: int = 64
+    actor_every: int = 2
     layer_norm: bool = False
     options: int = 3
     option_temperature: float = 0.5
-    deliberation_cost: float = 0.7
+    deliberation_cost: float = 0.65
     diversity: float = 0.3
     baseline: str = "soft"
 
@@ -142,16 +143,19 @@ class SoftOptionCritic(SAC):
     # -- learning -------------------------------------------------------------------------------
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One update of everything: all options learn from every transition (11.9)."""
+        """One update of the critics, and of the rest when it is its turn; see (11.9) to (11.14)."""
         pairs = self.pairs(batch.observation)
         q = self.option_values(batch.next_observation).detach()  # (B, Ω)
         target = self.critic_target(batch, q).flatten()
         action = batch.action.repeat_interleave(self.config.options, 0)
         every = batch._replace(observation=pairs, action=action)
         descend(self.critic_optimiser, self.critic_loss(every, target))
-        loss = self.termination_loss(batch, q) + self.option_value_loss(batch.observation, pairs)
-        descend(self.option_optimiser, loss)
-        metrics = self._update_actor(pairs)
+        metrics = {}
+        if self.updates % self.config.actor_every == 0:
+            loss = self.termination_loss(batch, q)
+            loss = loss + self.option_value_loss(batch.observation, pairs)
+            descend(self.option_optimiser, loss)
+            metrics = self._update_actor(pairs)
         move_towards(self.targets, self.critics, self.config.tau)
         self.updates += 1
         return metrics
@@ -312,6 +316,7 @@ def train_soft_option_critic(
 ) -> tuple[SoftOptionCritic, SoftOptionCriticHistory]:
     """Train with an update for each step after the first `warm_up`; evaluate on `tests`."""
     size, low, high = spaces_of(environments)
+    require(0 < evaluate_every <= steps, f"evaluate_every is at most the {steps} steps.")
     agent = SoftOptionCritic(size, len(low), config, seed)
     replay, count = ReplayBuffer(steps, size, len(low)), environments.num_envs
     observation = torch.as_tensor(environments.reset(seed=seed)[0], dtype=torch.float32)
