@@ -922,15 +922,15 @@ SOFT_OPTION_CRITIC = [
     mutation(
         "Soft Option-Critic: the option value is never trained",
         "hierarchical/soft_option_critic.py",
-        "self.termination_loss(batch, q) + self.option_value_loss(batch.observation, pairs)",
-        "self.termination_loss(batch, q)",
+        "            loss = loss + self.option_value_loss(batch.observation, pairs)\n",
+        "",
         "soft_option_critic::test_an_update_moves_everything_and_the_targets_by_their_share",
     ),
     mutation(
         "Soft Option-Critic: terminations are never trained",
         "hierarchical/soft_option_critic.py",
-        "self.termination_loss(batch, q) + self.option_value_loss(batch.observation, pairs)",
-        "self.option_value_loss(batch.observation, pairs)",
+        "            loss = self.termination_loss(batch, q)\n            loss = loss + self",
+        "            loss = self",
         "soft_option_critic::test_an_update_moves_everything_and_the_targets_by_their_share",
     ),
     mutation(

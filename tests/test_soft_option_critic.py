@@ -497,3 +497,38 @@ def test_the_scripts_row_is_the_history():
     row = script_of("soft_option_critic").train("alike", 3, 500)
     assert row["steps"] == [500] and len(row["returns"][0]) == 10
     assert len(row["durations"]) == len(row["told"]) == 1
+
+
+def test_the_comparison_writes_both(tmp_path, monkeypatch, capsys):
+    """With a stub in place of Stable-Baselines3, which the tests do not install."""
+
+    class Theirs:
+        updates = 0
+
+        def predict(self, observation, deterministic):
+            return np.zeros((len(observation), 1), np.float32), None
+
+        def train(self, gradient_steps, batch_size):
+            self.updates += gradient_steps
+
+    script, theirs = script_of("sac_against_sb3"), Theirs()
+    monkeypatch.setattr(script, "train_theirs", lambda seed, steps: theirs)
+    monkeypatch.setattr(script, "version", lambda name: "0")
+    monkeypatch.setattr(script, "RANDOM_STEPS", 50)
+    monkeypatch.setattr(script, "UPDATES", 2)
+    monkeypatch.setattr(script, "EPISODES", 3)
+    out = tmp_path / "both.json"
+    assert script.main(["--seeds", "3", "--steps", "60", "--out", str(out)]) == 0
+    found = json.loads(out.read_text("utf-8"))
+    assert len(found["speed"]["ratios"]) == script.ROUNDS and theirs.updates == 20
+    (run,) = found["runs"]
+    assert all(len(run[name]) == 3 and max(run[name]) < 0 for name in ("ours", "theirs"))
+    assert "ratio" in capsys.readouterr().out
+
+
+def test_what_is_shipped_is_what_the_chapter_says():
+    found = json.loads((SHIPPED / "soft_option_critic.json").read_text("utf-8"))
+    runs = [run for run in found["runs"] if run["variant"] == "main"]
+    assert sorted(run["seed"] for run in runs) == [0, 1, 2, 3, 4]
+    assert np.mean([run["returns"][-3:] for run in runs]) >= -200
+    assert np.mean([run["durations"][-3:] for run in runs]) > 3

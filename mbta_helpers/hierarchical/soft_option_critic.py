@@ -89,7 +89,7 @@ def arrival_value(q: Tensor, v: Tensor, beta: Tensor, cost: float) -> Tensor:
 
 
 def information(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
-    """log π_ω(a|s) − log (1/Ω) Σ_ω' π_ω'(a|s) for an action of each option, (B, Ω) (11.12).
+    """log π_ω(a|s) − log (1/Ω) Σ_ω' π_ω'(a|s) for an action of each option, (B, Ω) (11.15).
 
     tanh stretches all densities alike, so it cancels. mean, log_std, noise: (B, Ω, A).
     """
@@ -110,8 +110,8 @@ def two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
 
-class SoftOptionCritic(SAC):
-    """Soft actor-critic on pairs (s, ω), with option values and terminations beside it."""
+class OptionPolicies(SAC):
+    """What acts: a policy in each option, and π_Ω and β from networks of the state."""
 
     def __init__(
         self, observation_dim: int, action_dim: int, config: SoftOptionCriticConfig, seed: int = 0
@@ -132,64 +132,13 @@ class SoftOptionCritic(SAC):
     def sample(self, pairs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """An action of each pair, (B Ω, A), its log-density and its price, (B Ω,) each.
 
-        The price α log π_ω(a|s) − λ i_ω(s, a) is what Q_Ω loses on the way from Q_U (11.13).
+        The price α log π_ω(a|s) − λ i_ω(s, a) is what Q_Ω loses on the way from Q_U (11.16).
         """
         mean, log_std = self.actor(pairs)
         action, log_density = squash(mean, log_std, noise)
         shape = (-1, self.config.options, self.action_dim)
         told = information(mean.view(shape), log_std.view(shape), noise.view(shape)).flatten()
         return action, log_density, self.temperature * log_density - self.config.diversity * told
-
-    # -- learning -------------------------------------------------------------------------------
-
-    def update(self, batch: Batch) -> dict[str, float]:
-        """One update of the critics, and of the rest when it is its turn; see (11.9) to (11.14)."""
-        pairs = self.pairs(batch.observation)
-        q = self.option_values(batch.next_observation).detach()  # (B, Ω)
-        target = self.critic_target(batch, q).flatten()
-        action = batch.action.repeat_interleave(self.config.options, 0)
-        every = batch._replace(observation=pairs, action=action)
-        descend(self.critic_optimiser, self.critic_loss(every, target))
-        metrics = {}
-        if self.updates % self.config.actor_every == 0:
-            loss = self.termination_loss(batch, q)
-            loss = loss + self.option_value_loss(batch.observation, pairs)
-            descend(self.option_optimiser, loss)
-            metrics = self._update_actor(pairs)
-        move_towards(self.targets, self.critics, self.config.tau)
-        self.updates += 1
-        return metrics
-
-    @torch.no_grad()
-    def critic_target(self, batch: Batch, q: Tensor) -> Tensor:
-        """y = r + γ (1 − terminated) U(ω, s') for every ω, (B, Ω) (11.9); q: Q_Ω(s', ·), (B, Ω)."""
-        v = soft_value(q, self.config.option_temperature)
-        beta = self.termination(batch.next_observation).sigmoid()
-        u = arrival_value(q, v, beta, self.config.deliberation_cost)
-        return batch.reward[:, None] + self.config.gamma * (1 - batch.terminated[:, None]) * u
-
-    def actor_loss(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """E[α log π_ω − λ i_ω − min_k Q_k] over pairs (11.10), and log π_ω, (B Ω,)."""
-        action, log_density, price = self.sample(observation, noise)
-        value = self.critics(observation, action).amin(0)  # (B Ω,)
-        return (price - value).mean(), log_density
-
-    def option_value_loss(self, observation: Tensor, pairs: Tensor) -> Tensor:
-        """½ E (Q_Ω(s, ω) − min_k Q̄_k(s, ω, a) + price)², least at the mean over a (11.11)."""
-        with torch.no_grad():
-            action, _, price = self.sample(pairs, self._noise(pairs))
-            target = self.targets(pairs, action).amin(0) - price  # (B Ω,)
-        error = self.option_values(observation) - target.view(-1, self.config.options)
-        return 0.5 * error.square().mean()
-
-    def termination_loss(self, batch: Batch, q: Tensor) -> Tensor:
-        """E[β_ω(s') (Q_Ω(s', ω) − V_Ω(s') + η)] with the bracket held fixed (11.14)."""
-        value = soft_value if self.config.baseline == "soft" else hard_value
-        v = value(q, self.config.option_temperature)
-        bracket = (1 - batch.terminated[:, None]) * (q - v + self.config.deliberation_cost)
-        return (self.termination(batch.next_observation).sigmoid() * bracket).mean()
-
-    # -- acting ---------------------------------------------------------------------------------
 
     def act_with(self, observation: Tensor, option: Tensor, greedy: bool = False) -> Tensor:
         """Actions of the options in force, (N, A); observation: (N, S), option: (N,)."""
@@ -213,11 +162,62 @@ class SoftOptionCritic(SAC):
 
     @torch.no_grad()
     def told(self, observation: Tensor) -> float:
-        """I(ω; a | s) in nats, mean over states (B, S), each option once; at most log Ω (11.12)."""
+        """I(ω; a | s) in nats, mean over states (B, S), each option once; at most log Ω (11.15)."""
         mean, log_std = self.actor(self.pairs(observation))
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
         shape = (-1, self.config.options, self.action_dim)
         return information(*(x.view(shape) for x in (mean, log_std, noise))).mean().item()
+
+
+class SoftOptionCritic(OptionPolicies):
+    """How it learns: soft actor-critic on pairs (s, ω), with option values and terminations."""
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One update of the critics, and of the rest when it is its turn: (11.11) to (11.14)."""
+        pairs = self.pairs(batch.observation)
+        q = self.option_values(batch.next_observation).detach()  # (B, Ω)
+        target = self.critic_target(batch, q).flatten()
+        action = batch.action.repeat_interleave(self.config.options, 0)
+        every = batch._replace(observation=pairs, action=action)
+        descend(self.critic_optimiser, self.critic_loss(every, target))
+        metrics = {}
+        if self.updates % self.config.actor_every == 0:
+            loss = self.termination_loss(batch, q)
+            loss = loss + self.option_value_loss(batch.observation, pairs)
+            descend(self.option_optimiser, loss)
+            metrics = self._update_actor(pairs)
+        move_towards(self.targets, self.critics, self.config.tau)
+        self.updates += 1
+        return metrics
+
+    @torch.no_grad()
+    def critic_target(self, batch: Batch, q: Tensor) -> Tensor:
+        """y = r + γ (1 − terminated) U(ω, s') for every ω (11.11); q and y: (B, Ω), q at s'."""
+        v = soft_value(q, self.config.option_temperature)
+        beta = self.termination(batch.next_observation).sigmoid()
+        u = arrival_value(q, v, beta, self.config.deliberation_cost)
+        return batch.reward[:, None] + self.config.gamma * (1 - batch.terminated[:, None]) * u
+
+    def actor_loss(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """E[α log π_ω − λ i_ω − min_k Q_k] over pairs (11.12), and log π_ω, (B Ω,)."""
+        action, log_density, price = self.sample(observation, noise)
+        value = self.critics(observation, action).amin(0)  # (B Ω,)
+        return (price - value).mean(), log_density
+
+    def option_value_loss(self, observation: Tensor, pairs: Tensor) -> Tensor:
+        """½ E (Q_Ω(s, ω) − min_k Q̄_k(s, ω, a) + price)², least at the mean over a (11.13)."""
+        with torch.no_grad():
+            action, _, price = self.sample(pairs, self._noise(pairs))
+            target = self.targets(pairs, action).amin(0) - price  # (B Ω,)
+        error = self.option_values(observation) - target.view(-1, self.config.options)
+        return 0.5 * error.square().mean()
+
+    def termination_loss(self, batch: Batch, q: Tensor) -> Tensor:
+        """E[β_ω(s') (Q_Ω(s', ω) − V_Ω(s') + η)] with the bracket held fixed (11.14)."""
+        value = soft_value if self.config.baseline == "soft" else hard_value
+        v = value(q, self.config.option_temperature)
+        bracket = (1 - batch.terminated[:, None]) * (q - v + self.config.deliberation_cost)
+        return (self.termination(batch.next_observation).sigmoid() * bracket).mean()
 
 
 # -- the environment ------------------------------------------------------------------------------
