@@ -1,6 +1,6 @@
 """This book's soft actor-critic and Stable-Baselines3's on Pendulum: returns and updates a second.
 
-    pip install stable-baselines3
+    pip install --group bench
     python scripts/sac_against_sb3.py [--seeds 0 1 2] [--steps 5000] [--out FILE]
 
 Both have the same widths, rates, discount, batch, random first steps and one update for each step,
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
             ),
         }
         runs.append(run)
-        print({name: np.mean(value).round(1) for name, value in run.items()}, flush=True)
+        print({name: round(float(np.mean(value)), 1) for name, value in run.items()}, flush=True)
     result = {
         "command": " ".join(["python scripts/sac_against_sb3.py", *arguments]),
         "steps": options.steps,
