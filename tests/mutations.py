@@ -870,7 +870,6 @@ SOFT_OPTION_CRITIC = [
         "hierarchical/soft_option_critic.py",
         "return temperature * (q / temperature).logsumexp(-1, keepdim=True)",
         "return (q / temperature).logsumexp(-1, keepdim=True)",
-        "soft_option_critic::test_hard_value_by_hand",
         "soft_option_critic::test_the_soft_value_is_the_largest_over_all_policies",
         "soft_option_critic::test_target_by_hand_for_every_option",
     ),
