@@ -42,8 +42,8 @@ KINDS = {
     "no − log p(z)": (mistakes.NoPrior, CONFIG),
     "single samples": (mistakes.SingleSamples, CONFIG),
     "z as a number": (mistakes.RawNumber, CONFIG),
-    "learnt p(z), rate 1": (DIAYN, replace(CONFIG, prior_rate=1.0)),
-    "learnt p(z), rate 10": (DIAYN, replace(CONFIG, prior_rate=10.0)),
+    "learnt p(z)": (DIAYN, replace(CONFIG, prior_rate=1.0)),
+    "slowly learnt p(z)": (DIAYN, replace(CONFIG, prior_rate=0.03)),
 }
 
 

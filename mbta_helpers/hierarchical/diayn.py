@@ -36,7 +36,7 @@ class DIAYNConfig:
     skills: int = 8
     bodies: int = 16
     episode: int = 30
-    episodes: int = 100
+    episodes: int = 80
     warm_up: int = 5
     replay: int = 100_000
     hidden: int = 64
@@ -146,11 +146,14 @@ class DIAYN:
         self.sac.update(batch._replace(reward=self.reward(after, z)))
 
     @torch.no_grad()
-    def update_prior(self, ends: np.ndarray, z: Tensor) -> None:
-        """Climb E_{z~p}[log q(z|s_T) − log p(z)] in the logits of p(z), by REINFORCE (13.8)."""
-        reward = self.reward(self.view(ends), z)
-        advantage = (reward - reward.mean())[:, None]  # (N, 1)
-        score = z - self.prior_logits.softmax(0)  # ∇ log p(z)
+    def update_prior(self, path: np.ndarray, z: Tensor) -> None:
+        """Climb E_{z~p}[Σ_t log q(z|s_t) − log p(z)] in the logits of p(z), by REINFORCE (13.9).
+
+        path: (T, N, S), the states after each step. z: (N, n).
+        """
+        returns = self.reward(self.view(path), z).sum(0)  # (N,)
+        advantage = (returns - returns.mean())[:, None]
+        score = z - self.prior_logits.softmax(0)  # ∇ log p(z), (N, n)
         self.prior_logits += self.config.prior_rate * (advantage * score).mean(0)
 
 
@@ -226,17 +229,16 @@ def train_diayn(
     rows = []
     for episode in tqdm(range(config.episodes), desc="DIAYN", disable=not progress):
         z = learner.draw_skills(config.bodies)
-        state = world.start(config.bodies, rng)
+        path = [world.start(config.bodies, rng)]
         for _ in range(config.episode):
-            action = learner.act(state, z)
-            after = world.step(state, action)
-            learner.remember(state, z, action, after)
-            state = after
+            action = learner.act(path[-1], z)
+            path.append(world.step(path[-1], action))
+            learner.remember(path[-2], z, action, path[-1])
             if episode >= config.warm_up:
                 batch = learner.replay.sample(config.sac.batch_size, learner.generator)
                 learner.update(batch)
         if config.prior_rate > 0 and episode >= config.warm_up:
-            learner.update_prior(state, z)
+            learner.update_prior(np.stack(path[1:]), z)
         if (episode + 1) % measure_every == 0:
             steps = (episode + 1) * config.episode * config.bodies * world.steps_each
             rows.append((steps, *measure(learner, world.start(16, rng))))
