@@ -25,6 +25,7 @@ from mbta_helpers.hierarchical.diayn import (
     roll_out_skills,
     told_apart,
     train_diayn,
+    update_prior,
 )
 from mbta_helpers.hierarchical.discovered import (
     DiscoveredAgent,
@@ -139,7 +140,7 @@ def test_displacement_is_counted_from_the_start():
         state = world.step(state, np.ones((3, 2)))
     assert np.allclose(state[:, :2], state[:, 2:4] - first[:, 2:4])
     assert np.abs(state[:, :2]).max() > 0.05
-    assert np.array_equal(displaced(first[:, 2:]), first)
+    assert np.array_equal(displaced(first[:, 2:], first[:, 2:]), first)
 
 
 def test_bad_worlds_are_refused():
@@ -233,7 +234,7 @@ def test_prior_climbs_the_mean_return():
     agent.prior_logits = logits.clone()
     z = agent.draw_skills(30_000)
     returns = sum(agent.reward(torch.full((3, 2), x), torch.eye(3)) for x in (0.0, 0.5))
-    agent.update_prior(path, z)
+    update_prior(agent, path, z)
     moved = agent.prior_logits - logits
     variable = logits.clone().requires_grad_()
     (variable.softmax(0) * returns).sum().backward()
@@ -476,9 +477,7 @@ def test_practice_is_what_the_agent_does(apart):
     state = np.concatenate([tasks.starts, np.zeros((3, 2))], 1)
     first = state
     for _ in range(8):
-        now = displaced(state) if apart else state
-        if apart:
-            now[:, :2] = state[:, :2] - first[:, :2]
+        now = displaced(state, first) if apart else state
         state = fine.step(state, agent.act(now, F.one_hot(chosen, 3).float(), greedy=True))
     ends = np.stack([path[-1] for path in found.paths])
     unfinished = ~found.success

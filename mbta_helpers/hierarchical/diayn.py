@@ -145,16 +145,17 @@ class DIAYN:
         self.fit(after, z)
         self.sac.update(batch._replace(reward=self.reward(after, z)))
 
-    @torch.no_grad()
-    def update_prior(self, path: np.ndarray, z: Tensor) -> None:
-        """Climb E_{z~p}[Σ_t log q(z|s_t) − log p(z)] in the logits of p(z), by REINFORCE (13.9).
 
-        path: (T, N, S), the states after each step. z: (N, n).
-        """
-        returns = self.reward(self.view(path), z).sum(0)  # (N,)
-        advantage = (returns - returns.mean())[:, None]
-        score = z - self.prior_logits.softmax(0)  # ∇ log p(z), (N, n)
-        self.prior_logits += self.config.prior_rate * (advantage * score).mean(0)
+@torch.no_grad()
+def update_prior(learner: DIAYN, path: np.ndarray, z: Tensor) -> None:
+    """Climb E_{z~p}[Σ_t log q(z|s_t) − log p(z)] in the logits of p(z), by REINFORCE (13.9).
+
+    path: (T, N, S), the states after each step. z: (N, n).
+    """
+    returns = learner.reward(learner.view(path), z).sum(0)  # (N,)
+    advantage = (returns - returns.mean())[:, None]
+    score = z - learner.prior_logits.softmax(0)  # ∇ log p(z), (N, n)
+    learner.prior_logits += learner.config.prior_rate * (advantage * score).mean(0)
 
 
 # -- what skills do -------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def train_diayn(
                 batch = learner.replay.sample(config.sac.batch_size, learner.generator)
                 learner.update(batch)
         if config.prior_rate > 0 and episode >= config.warm_up:
-            learner.update_prior(np.stack(path[1:]), z)
+            update_prior(learner, np.stack(path[1:]), z)
         if (episode + 1) % measure_every == 0:
             steps = (episode + 1) * config.episode * config.bodies * world.steps_each
             rows.append((steps, *measure(learner, world.start(16, rng))))

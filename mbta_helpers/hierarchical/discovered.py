@@ -10,6 +10,7 @@ Symbols: n skills, M pieces of practice, S state, P problems, K candidates, L sk
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,12 +19,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from mbta_helpers.checkpoints import load_checkpoint, restore, save_checkpoint
+from mbta_helpers.errors import require
 from mbta_helpers.evaluation import PlanningAgent
-from mbta_helpers.hierarchical.diayn import DIAYN
-from mbta_helpers.hierarchical.playgrounds import PointWorld, World
-from mbta_helpers.hierarchical.sac import descend
-from mbta_helpers.planning import Planner
+from mbta_helpers.hierarchical.diayn import DIAYN, DIAYNConfig
+from mbta_helpers.hierarchical.playgrounds import Displaced, PointWorld, World, displaced
+from mbta_helpers.hierarchical.sac import SACConfig, descend
+from mbta_helpers.mazes import get_maze
+from mbta_helpers.planning import CEMConfig, Planner, PlannerConfig
 from mbta_helpers.training import one_cycle
+
+SHOWING = ("place", "displacement")  # what a skill is told by in a maze
+HELD = 5  # time steps for which an action is held in training
+STEPS = 100  # time steps of a skill, T
+MAZE_CONFIG = DIAYNConfig(
+    episode=STEPS // HELD, bodies=16, episodes=500,
+    sac=SACConfig(hidden=64, batch_size=256, temperature=0.1, learning_rate=1e-3, gamma=0.95),
+)  # fmt: skip
+PLANNER = PlannerConfig(
+    plan_length=10, replan_every=50, time_penalty=0.05,
+    cem=CEMConfig(candidates=200, iterations=4, elites=20),
+)  # fmt: skip
+
+
+def maze_world(maze_name: str, showing: str) -> World:
+    """The point of a maze, whose skills are told apart by their place or by how far they came."""
+    require(showing in SHOWING, f"Skills show their {' or '.join(SHOWING)}, not '{showing}'.")
+    world = PointWorld(get_maze(maze_name), HELD)
+    return world if showing == "place" else Displaced(world)
 
 
 @dataclass(frozen=True)
@@ -63,8 +86,8 @@ def practise(
 
 def act(learner: DIAYN, state: np.ndarray, first: np.ndarray, z: Tensor) -> np.ndarray:
     """The skills' mean actions, (N, A); state, first: (N, S) now and where the skill began."""
-    if learner.world.view_dim > PointWorld.view_dim:  # it sees how far it has come
-        state = np.concatenate([state[:, :2] - first[:, :2], state], 1)
+    if isinstance(learner.world, Displaced):
+        state = displaced(state, first)
     return learner.act(state, z, greedy=True)
 
 
@@ -134,3 +157,33 @@ class DiscoveredAgent(PlanningAgent):
     def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
         z, first = decision.split([self.learner.config.skills, state.shape[1]], -1)
         return torch.from_numpy(act(self.learner, state.numpy(), first.numpy(), z))
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def tensors_of(learner: DIAYN, outcomes: Outcomes) -> dict[str, Tensor]:
+    """All that acting and planning need, by name."""
+    parts = {"actor": learner.sac.actor, "q": learner.discriminator, "outcomes": outcomes}
+    return {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def save_skills(
+    path: Path, learner: DIAYN, outcomes: Outcomes, maze: str, showing: str, provenance: dict
+) -> None:
+    """Write skills and their outcomes, whole or not at all."""
+    config = {"maze": maze, "showing": showing}
+    save_checkpoint(path, "discovered skills", tensors_of(learner, outcomes), config, provenance)
+
+
+def load_skills(path: Path, config: DIAYNConfig = MAZE_CONFIG) -> tuple[DIAYN, Outcomes]:
+    """Read what `save_skills` wrote."""
+    stored = load_checkpoint(path, "discovered skills")
+    learner = DIAYN(maze_world(stored.config["maze"], stored.config["showing"]), config)
+    outcomes = Outcomes(PointWorld(get_maze(stored.config["maze"]), 1), config.skills, 4)
+    restore(tensors_of(learner, outcomes), stored.tensors, str(path))
+    return learner, outcomes

@@ -116,19 +116,20 @@ class Displaced:
         self.steps_each = world.steps_each
 
     def start(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        return displaced(self.world.start(count, rng))
+        first = self.world.start(count, rng)
+        return displaced(first, first)
 
     def step(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        after = self.world.step(state[:, 2:], action)
-        return np.concatenate([state[:, :2] + after[:, :2] - state[:, 2:4], after], 1)
+        first = state[:, 2:4] - state[:, :2]
+        return displaced(self.world.step(state[:, 2:], action), first)
 
     def view(self, state: Tensor) -> Tensor:
         return torch.cat([state[..., :2], self.world.view(state[..., 2:])], -1)
 
 
-def displaced(state: np.ndarray) -> np.ndarray:
-    """States at which a skill begins, with the displacement 0 in front; (N, S) to (N, S + 2)."""
-    return np.concatenate([np.zeros((len(state), 2)), state], 1)
+def displaced(state: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """States with their displacement from first ones in front; (N, S) to (N, S + 2)."""
+    return np.concatenate([state[:, :2] - first[:, :2], state], 1)
 
 
 # -- one body at a time, for gymnasium ------------------------------------------------------------
