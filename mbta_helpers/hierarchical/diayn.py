@@ -148,7 +148,7 @@ class DIAYN:
 
 @torch.no_grad()
 def update_prior(learner: DIAYN, path: np.ndarray, z: Tensor) -> None:
-    """Climb E_{z~p}[Σ_t log q(z|s_t) − log p(z)] in the logits of p(z), by REINFORCE (13.9).
+    """Climb E_{z~p}[Σ_t log q(z|s_t) − log p(z)] in the logits of p(z), by REINFORCE (13.8).
 
     path: (T, N, S), the states after each step. z: (N, n).
     """
