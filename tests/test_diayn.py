@@ -290,13 +290,17 @@ def test_each_mistake_is_made(monkeypatch):
 
 
 def test_policy_is_trained_and_depends_on_the_skill():
+    """The loss of the policy changes with the policy as −min Q does, entropy aside."""
     agent = filled()
     batch = agent.replay.sample(32, agent.generator)
-    noise = torch.zeros(32, 2)
-    loss, log_density = agent.sac.actor_loss(batch.observation, noise)
-    (gradient,) = torch.autograd.grad((loss - 0.1 * log_density.mean()), [first_weight(agent)])
-    assert gradient.abs().max() > 0  # of −Q alone, entropy aside
-    before = first_weight(agent).detach().clone()
+    loss, log_density = agent.sac.actor_loss(batch.observation, torch.zeros(32, 2))
+    weight = first_weight(agent)
+    (gradient,) = torch.autograd.grad(loss - 0.1 * log_density.mean(), [weight])
+    action = agent.sac.actor(batch.observation)[0].tanh()
+    value = agent.sac.critics(batch.observation, action).amin(0).mean()
+    (expected,) = torch.autograd.grad(-value, [weight])
+    assert torch.allclose(gradient, expected, atol=1e-6) and expected.abs().max() > 1e-4
+    before = weight.detach().clone()
     agent.update(batch)
     assert not torch.equal(before, first_weight(agent))
     actions = agent.act(np.zeros((3, 2)), torch.eye(3), greedy=True)

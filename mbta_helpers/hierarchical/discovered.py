@@ -31,10 +31,10 @@ from mbta_helpers.training import one_cycle
 
 SHOWING = ("place", "displacement")  # what a skill is told by in a maze
 HELD = 5  # time steps for which an action is held in training
-STEPS = 100  # time steps of a skill, T
+STEPS = 150  # time steps of a skill, T
 MAZE_CONFIG = DIAYNConfig(
-    episode=STEPS // HELD, bodies=16, episodes=500,
-    sac=SACConfig(hidden=64, batch_size=256, temperature=0.1, learning_rate=1e-3, gamma=0.95),
+    episode=STEPS // HELD, bodies=16, episodes=270,
+    sac=SACConfig(hidden=64, batch_size=256, temperature=0.1, learning_rate=1e-3, gamma=0.97),
 )  # fmt: skip
 PLANNER = PlannerConfig(
     plan_length=10, replan_every=50, time_penalty=0.05,
