@@ -1,4 +1,4 @@
-"""The closing table of Part II on PointMaze Medium: book/part_two.json.
+"""The closing table of Part II on PointMaze Medium: parameters/diayn/part_two.json.
 
     python scripts/part_two_table.py place displacement dense sparse --seeds 0 1 2
 
@@ -36,8 +36,8 @@ from mbta_helpers.mazes import SUCCESS_RADIUS, get_maze, sample_tasks
 from mbta_helpers.planning import Planner
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "book" / "part_two.json"
 FOLDER = presets.PARAMETERS / "diayn"
+OUT = FOLDER / "part_two.json"
 MAZE, TEST_SEED = "pointmaze-medium", 3001
 PRACTICE = {"bodies": 32, "rounds": 100}  # skills carried out for the model of their outcomes
 
