@@ -1,5 +1,6 @@
 """DIAYN: its reward and bound by hand, the discriminator, what skills do, planning over them."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -32,7 +33,10 @@ from mbta_helpers.hierarchical.discovered import (
     DiscoveredSkills,
     Outcomes,
     Practice,
+    load_skills,
+    maze_world,
     practise,
+    save_skills,
     train_outcomes,
 )
 from mbta_helpers.hierarchical.playgrounds import (
@@ -500,6 +504,21 @@ def test_practice_is_what_the_agent_does(apart):
     assert np.allclose(ends[unfinished], state[unfinished, :2], atol=1e-4)
 
 
+def test_stored_skills_act_and_predict_the_same(tmp_path):
+    path = tmp_path / "skills.safetensors"
+    agent = learner(world=maze_world("pointmaze-umaze", "displacement"))
+    outcomes = Outcomes(PointWorld(MAZE, 1), 3, 4)
+    save_skills(path, agent, outcomes, "pointmaze-umaze", "displacement", {"seed": 0})
+    again, model = load_skills(path, SMALL)
+    state, z = agent.world.start(3, np.random.default_rng(0)), torch.eye(3)
+    assert np.array_equal(agent.act(state, z, greedy=True), again.act(state, z, greedy=True))
+    first = torch.from_numpy(state[:, 2:]).float()
+    with torch.no_grad():
+        assert torch.equal(outcomes.mean(first, z), model.mean(first, z))
+    with pytest.raises(UserError, match="place or displacement, not 'speed'"):
+        maze_world("pointmaze-umaze", "speed")
+
+
 # -- scripts ----------------------------------------------------------------------------------
 
 
@@ -523,3 +542,42 @@ def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch, capsys):
     assert len(study["runs"]) == 1 and study["provenance"]["versions"]
     assert study["runs"][0]["steps"] == [10 * 3 * 2]
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_rows_of_the_closing_table(tmp_path, monkeypatch):
+    """All kinds of rows, from runs of a few steps; what is there already is kept."""
+    script = load_script("part_two_table")
+    config = DIAYNConfig(
+        skills=3, bodies=4, episode=5, episodes=50, warm_up=48, hidden=16, sac=SAC
+    )  # fmt: skip
+    monkeypatch.setattr(script.discovered, "MAZE_CONFIG", config)
+    monkeypatch.setattr(script.discovered, "STEPS", 60)
+    quick = functools.partial(train_outcomes, updates=10)
+    monkeypatch.setattr(script.discovered, "train_outcomes", quick)
+    monkeypatch.setattr(script.discovered, "PLANNER", PlannerConfig(1, 3, cem=CEMConfig(9, 1, 2)))
+    monkeypatch.setattr(script, "MAZE", "pointmaze-umaze")
+    monkeypatch.setattr(script, "PRACTICE", {"bodies": 8, "rounds": 3})
+    monkeypatch.setattr(script, "GOAL_STEPS", 4)
+    monkeypatch.setattr(script, "GOAL_SAC", SAC)
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+
+    def judged(agent, seed):
+        return evaluate(agent, MAZE, sample_tasks(MAZE, 2, seed), max_steps=6).summary()
+
+    monkeypatch.setattr(script, "judged", judged)
+    out = tmp_path / "table.json"
+    for _ in range(2):
+        assert script.main(["--seeds", "7", "--out", str(out)]) == 0
+    table = json.loads(out.read_text(encoding="utf-8"))
+    assert table["Part I, planned; shipped"]["successes"] == 100
+    own = {name: row for name, row in table.items() if name.endswith("; seed 7")}
+    assert len(own) == 6 and (tmp_path / "place-seed7.safetensors").exists()
+    budget = 50 * 5 * 4 * 5 + 8 * 3 * 60
+    assert {row["environment_steps"] for row in own.values()} == {budget}
+
+
+def test_rewards_of_the_baseline():
+    rewards, distance = load_script("part_two_table").REWARDS, np.array([0.0, 0.45, 0.46, 2.0])
+    assert np.allclose(rewards["dense"](distance), np.exp(-distance))
+    assert rewards["sparse"](distance).tolist() == [1, 1, 0, 0]
