@@ -200,6 +200,16 @@ def part_one() -> dict[str, dict]:
     return rows
 
 
+def rows_in(path: Path) -> dict[str, dict]:
+    """The table as far as it is there."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def store(path: Path, rows: dict[str, dict]) -> None:
+    """Put rows into the file, besides what another process may have put there."""
+    write_text(path, json.dumps(rows_in(path) | rows, indent=1, ensure_ascii=False) + "\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     kinds = (*discovered.SHOWING, *REWARDS)
@@ -210,18 +220,20 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    table = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
-    table |= part_one()
+    store(options.out, part_one())
     for seed in options.seeds:
         for kind in options.kinds:
-            make = skill_rows if kind in discovered.SHOWING else sac_rows
-            if any(kind in name and name.endswith(f"seed {seed}") for name in table):
+            there = [name for name in rows_in(options.out) if f", {kind}" in name]
+            if any(name.endswith(f"; seed {seed}") for name in there):
                 continue
-            for name, row in make(kind, seed, options.tasks).items():
-                command = " ".join(["python scripts/part_two_table.py", *arguments])
-                table[f"{name}; seed {seed}"] = row | {"command": command} | described()
-                print(f"{name}; seed {seed}:", row["successes"], "of", row["episodes"], flush=True)
-            write_text(options.out, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+            make = skill_rows if kind in discovered.SHOWING else sac_rows
+            made = described() | {
+                "command": f"python scripts/part_two_table.py {' '.join(arguments)}"
+            }
+            rows = make(kind, seed, options.tasks)
+            store(options.out, {f"{name}; seed {seed}": row | made for name, row in rows.items()})
+            for name, row in rows.items():
+                print(f"{name}; seed {seed}: {row['successes']} of {row['episodes']}", flush=True)
     return 0
 
 

@@ -38,7 +38,7 @@ MAZE_CONFIG = DIAYNConfig(
 )  # fmt: skip
 PLANNER = PlannerConfig(
     plan_length=10, replan_every=50, time_penalty=0.05,
-    cem=CEMConfig(candidates=200, iterations=4, elites=20),
+    cem=CEMConfig(candidates=128, iterations=4, elites=16),
 )  # fmt: skip
 
 
