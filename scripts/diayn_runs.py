@@ -43,6 +43,7 @@ KINDS = {
     "single samples": (mistakes.SingleSamples, CONFIG),
     "z as a number": (mistakes.RawNumber, CONFIG),
     "learnt p(z)": (DIAYN, replace(CONFIG, prior_rate=1.0)),
+    "learnt p(z), rate 0.3": (DIAYN, replace(CONFIG, prior_rate=0.3)),
     "slowly learnt p(z)": (DIAYN, replace(CONFIG, prior_rate=0.03)),
 }
 

@@ -414,6 +414,14 @@ def test_accuracy_and_bound_of_a_perfect_discriminator():
     assert measure(agent, np.zeros((2, 2)))[1] < math.log(3)
 
 
+def test_effective_skills_of_a_collapsed_prior():
+    """Also where all but one probability is zero in single precision."""
+    agent = learner()
+    for logits, expected in (([0.0, 0.0, 0.0], 3), ([500.0, 0.0, 0.0], 1), ([0.0, 0.0, -500.0], 2)):
+        agent.prior_logits = torch.tensor(logits)
+        assert measure(agent, np.zeros((2, 2)))[2] == pytest.approx(expected)
+
+
 # -- planning over skills ---------------------------------------------------------------------
 
 

@@ -250,8 +250,8 @@ def train_diayn(
 def measure(learner: DIAYN, starts: np.ndarray) -> tuple[float, float, float]:
     """Accuracy of q, the bound, and the effective number of skills, on fresh roll-outs."""
     paths = roll_out_skills(learner, starts)
-    prior = learner.prior_logits.softmax(0)
+    log_prior = learner.prior_logits.log_softmax(0)
     z = torch.eye(len(paths))[:, None, None]
     gain = learner.reward(learner.view(paths[:, :, 1:]), z).mean((1, 2))  # (n,)
-    entropy = -(prior * prior.log()).sum()
-    return accuracy(learner, paths), (prior * gain).sum().item(), math.exp(entropy)
+    entropy = -(log_prior.exp() * log_prior).sum()
+    return accuracy(learner, paths), (log_prior.exp() * gain).sum().item(), math.exp(entropy)
