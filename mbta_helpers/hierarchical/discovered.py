@@ -68,13 +68,13 @@ def practise(
 ) -> Practice:
     """Frozen skills, drawn uniformly, carried out one after the other for `steps` steps each.
 
-    Each begins where the last one ended, also at speed, as in the execution of a plan; every tenth
-    round all bodies are put somewhere else. world: that of the execution, one action a time step.
+    Every other round begins anywhere, at rest, as tasks do; the rounds between begin where the last
+    ones ended, as the skills of a plan do. world: that of the execution, one action a time step.
     """
     rng = np.random.default_rng(seed)
     pieces = []
     for index in range(rounds):
-        if index % 10 == 0:
+        if index % 2 == 0:
             state = world.start(bodies, rng)
         skill = torch.from_numpy(rng.integers(learner.config.skills, size=bodies))
         first, z = state, F.one_hot(skill, learner.config.skills).float()
