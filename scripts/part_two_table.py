@@ -44,6 +44,13 @@ MAZE, TEST_SEED = "pointmaze-medium", 3001
 PRACTICE = {"bodies": 32, "rounds": 100}  # skills carried out for the model of their outcomes
 
 
+def budget() -> int:
+    """Steps of the simulator for DIAYN's training and practice, and so for SAC's."""
+    config = discovered.MAZE_CONFIG
+    training = config.episodes * config.episode * config.bodies * discovered.HELD
+    return training + PRACTICE["bodies"] * PRACTICE["rounds"] * discovered.STEPS
+
+
 # -- DIAYN's skills -------------------------------------------------------------------------------
 
 
@@ -78,7 +85,7 @@ def discover(
     left, right, low, high = get_maze(MAZE).extent
     ends = paths[:, :, -1:, -4:-2]  # of the body, whatever comes before it in the state
     return learner, outcomes, {
-        "environment_steps": int(history.steps[-1]) + steps * len(practice.skill),
+        "environment_steps": budget(),
         "seconds": round(seconds, 1),
         "accuracies": history.accuracy.round(4).tolist(),
         "steps": history.steps.tolist(),
@@ -138,14 +145,14 @@ class GoalSAC:
         return self.sac.act(self.observation(state, goal), greedy=True)
 
 
-def train_goal_sac(reward: str, seed: int, budget: int, bodies: int = 32) -> GoalSAC:
+def train_goal_sac(reward: str, seed: int, steps: int, bodies: int = 32) -> GoalSAC:
     """SAC between random places; the reward is paid at each step, and reaching ends nothing."""
     world, rng = PointWorld(get_maze(MAZE), discovered.HELD), np.random.default_rng(seed)
     width = 2 * world.view_dim + 2
     agent = GoalSAC(SAC(width, world.action_dim, GOAL_SAC, seed), world)
     replay = ReplayBuffer(200_000, width, world.action_dim)
     generator = torch.Generator().manual_seed(seed)
-    for episode in range(budget // (GOAL_STEPS * bodies * world.steps_each)):
+    for episode in range(steps // (GOAL_STEPS * bodies * world.steps_each)):
         tasks = sample_tasks(world.maze, bodies, int(rng.integers(2**31)))
         state, goal = world.start(bodies, rng), tasks.goals
         for _ in range(GOAL_STEPS):
@@ -162,12 +169,9 @@ def train_goal_sac(reward: str, seed: int, budget: int, bodies: int = 32) -> Goa
 
 def sac_rows(reward: str, seed: int, tasks_seed: int) -> dict[str, dict]:
     """One run of SAC with as many steps of the simulator as DIAYN's skills and their practice."""
-    config = discovered.MAZE_CONFIG
-    budget = config.episodes * config.episode * config.bodies * discovered.HELD
-    budget += PRACTICE["bodies"] * PRACTICE["rounds"] * discovered.STEPS
     started = time.process_time()
-    agent = train_goal_sac(reward, seed, budget)
-    facts = {"environment_steps": budget, "seconds": round(time.process_time() - started, 1)}
+    agent = train_goal_sac(reward, seed, budget())
+    facts = {"environment_steps": budget(), "seconds": round(time.process_time() - started, 1)}
     return {f"SAC, {reward} reward": facts | judged(agent, tasks_seed)}
 
 

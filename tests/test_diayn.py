@@ -558,7 +558,7 @@ def test_rows_of_the_closing_table(tmp_path, monkeypatch):
     """All kinds of rows, from runs of a few steps; what is there already is kept."""
     script = load_script("part_two_table")
     config = DIAYNConfig(
-        skills=3, bodies=4, episode=5, episodes=50, warm_up=48, hidden=16, sac=SAC
+        skills=3, bodies=4, episode=5, episodes=60, warm_up=58, hidden=16, sac=SAC
     )  # fmt: skip
     monkeypatch.setattr(script.discovered, "MAZE_CONFIG", config)
     monkeypatch.setattr(script.discovered, "STEPS", 60)
@@ -582,7 +582,7 @@ def test_rows_of_the_closing_table(tmp_path, monkeypatch):
     assert table["Part I, planned; shipped"]["successes"] == 100
     own = {name: row for name, row in table.items() if name.endswith("; seed 7")}
     assert len(own) == 6 and (tmp_path / "place-seed7.safetensors").exists()
-    budget = 50 * 5 * 4 * 5 + 8 * 3 * 60
+    budget = 60 * 5 * 4 * 5 + 8 * 3 * 60
     assert {row["environment_steps"] for row in own.values()} == {budget}
 
 
