@@ -1246,6 +1246,117 @@ FEUDAL = [
     ),
 ]
 
+DIAYN = [
+    mutation(
+        "DIAYN: log p(z) is added",
+        "hierarchical/diayn.py",
+        "self.discriminator(after) - log_prior",
+        "self.discriminator(after) + log_prior",
+        "diayn::test_reward_is_log_q_minus_log_p",
+        "diayn::test_uniform_prior_adds_the_logarithm_of_the_number_of_skills",
+    ),
+    mutation(
+        "DIAYN: − log p(z) is missing",
+        "hierarchical/diayn.py",
+        "((self.discriminator(after) - log_prior) * z)",
+        "(self.discriminator(after) * z)",
+        "diayn::test_reward_is_log_q_minus_log_p",
+        "diayn::test_uniform_prior_adds_the_logarithm_of_the_number_of_skills",
+    ),
+    mutation(
+        "DIAYN: the reward is that of s, and q learns from s",
+        "hierarchical/diayn.py",
+        "after, z = self.split(batch.next_observation)",
+        "after, z = self.split(batch.observation)",
+        "diayn::test_reward_is_that_of_the_discriminator_now",
+        "diayn::test_discriminator_learns_from_the_whole_batch",
+    ),
+    mutation(
+        "DIAYN: the stored reward is used",
+        "hierarchical/diayn.py",
+        "self.sac.update(batch._replace(reward=self.reward(after, z)))",
+        "self.sac.update(batch)",
+        "diayn::test_reward_is_that_of_the_discriminator_now",
+    ),
+    mutation(
+        "DIAYN: q learns from single samples",
+        "hierarchical/diayn.py",
+        "self.discriminator_loss(after, z))",
+        "self.discriminator_loss(after[:1], z[:1]))",
+        "diayn::test_discriminator_learns_from_the_whole_batch",
+    ),
+    mutation(
+        "DIAYN: q runs away from its skill",
+        "hierarchical/diayn.py",
+        "return -(self.discriminator(after) * z)",
+        "return (self.discriminator(after) * z)",
+        "diayn::test_discriminator_loss_is_the_cross_entropy",
+    ),
+    mutation(
+        "DIAYN: q sees what it should not",
+        "hierarchical/diayn.py",
+        "self.layers(view[..., :SHOWN])",
+        "self.layers(view[..., -SHOWN:])",
+        "diayn::test_discriminator_sees_only_what_is_shown",
+    ),
+    mutation(
+        "DIAYN: z is a raw number",
+        "hierarchical/diayn.py",
+        "torch.cat([self.view(state), z], -1)",
+        "torch.cat([self.view(state), z * z.argmax(-1, keepdim=True)], -1)",
+        "diayn::test_skill_is_one_hot_and_kept_through_an_episode",
+    ),
+    mutation(
+        "DIAYN: z is drawn anew in each step",
+        "hierarchical/diayn.py",
+        "action = learner.act(path[-1], z)",
+        "z = learner.draw_skills(config.bodies); action = learner.act(path[-1], z)",
+        "diayn::test_skill_is_one_hot_and_kept_through_an_episode",
+    ),
+    mutation(
+        "DIAYN: p(z) climbs the last reward alone",
+        "hierarchical/diayn.py",
+        "learner.reward(learner.view(path), z).sum(0)",
+        "learner.reward(learner.view(path), z)[-1]",
+        "diayn::test_prior_climbs_the_mean_return",
+    ),
+    mutation(
+        "DIAYN: the policy's loss does not depend on the policy",
+        "hierarchical/sac.py",
+        "value = self.critics(observation, action).amin(0)",
+        "value = self.critics(observation, action.detach()).amin(0)",
+        "diayn::test_policy_is_trained_and_depends_on_the_skill",
+    ),
+    mutation(
+        "DIAYN: the point's velocity is not cut off",
+        "hierarchical/playgrounds.py",
+        "np.clip(physics[:, 3:], -FASTEST, FASTEST)",
+        "np.clip(physics[:, 3:], -9 * FASTEST, 9 * FASTEST)",
+        "diayn::test_point_world_moves_as_the_environment",
+    ),
+    mutation(
+        "DIAYN: the displacement has the other sign",
+        "hierarchical/playgrounds.py",
+        "state[:, :2] - first[:, :2]",
+        "first[:, :2] - state[:, :2]",
+        "diayn::test_displacement_is_counted_from_the_start",
+    ),
+    mutation(
+        "DIAYN: the planner's vector stands for its smallest entry",
+        "hierarchical/discovered.py",
+        "F.one_hot(z.argmax(-1), self.skills)",
+        "F.one_hot(z.argmin(-1), self.skills)",
+        "diayn::test_outcomes_are_learnt_and_take_the_largest_entry",
+    ),
+    mutation(
+        "DIAYN: outcomes forget where the skill began",
+        "hierarchical/discovered.py",
+        "return state + self.layers(",
+        "return 0 * state + self.layers(",
+        "diayn::test_outcomes_start_from_the_state",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -1261,6 +1372,7 @@ MUTATIONS = [
     *OPTION_CRITIC,
     *SOFT_OPTION_CRITIC,
     *FEUDAL,
+    *DIAYN,
 ]
 
 
