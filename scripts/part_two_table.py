@@ -1,10 +1,11 @@
 """The closing table of Part II on PointMaze Medium: parameters/diayn/part_two.json.
 
-    python scripts/part_two_table.py [--kinds place displacement dense sparse] [--seeds 0]
+    python scripts/part_two_table.py [--kinds place displacement dense sparse options] [--seeds 0]
 
 place, displacement: DIAYN's skills, told apart by where they are or by how far they have come,
 with chapter 6's planner over them, and drawn at random. dense, sparse: SAC with the goal in its
-observation, for as many steps of the simulator, untuned. The tasks are those of
+observation, for as many steps of the simulator, untuned; options: Soft Option-Critic in SAC's
+place, with the dense reward, untuned too. The tasks are those of
 scripts/reproduce.py. Part I's rows are read from book/results.json. Settings were chosen on
 training seed 100 and tasks of seed 77, but for one: that every other round of practice begins
 anywhere was chosen on the outcome error of training seed 0, after a first evaluation. One core,
@@ -34,6 +35,7 @@ from mbta_helpers.hierarchical import discovered
 from mbta_helpers.hierarchical.diayn import accuracy, coverage, roll_out_skills, train_diayn
 from mbta_helpers.hierarchical.playgrounds import PointWorld
 from mbta_helpers.hierarchical.sac import SAC, Batch, ReplayBuffer, SACConfig
+from mbta_helpers.hierarchical.soft_option_critic import SoftOptionCritic, SoftOptionCriticConfig
 from mbta_helpers.mazes import SUCCESS_RADIUS, get_maze, sample_tasks
 from mbta_helpers.planning import Planner
 
@@ -109,14 +111,18 @@ def skill_rows(showing: str, seed: int, tasks_seed: int) -> dict[str, dict]:
     rows = {}
     for name, kind in (("planned", discovered.DiscoveredAgent), ("random", RandomSkills)):
         agent = kind(learner, planner, torch.Generator().manual_seed(seed))
-        rows[f"DIAYN, {showing}, {name}"] = facts | judged(agent, tasks_seed)
+        rows[f"{KINDS[showing]}, {name}"] = facts | judged(agent, tasks_seed)
     return rows
 
 
-# -- SAC with the goal in its observation ---------------------------------------------------------
+# -- learners with the goal in their observation --------------------------------------------------
 
 GOAL_STEPS = 60  # decisions of an episode; an action is held as in DIAYN's training
 GOAL_SAC = SACConfig(hidden=64, batch_size=256, learning_rate=1e-3, gamma=0.98)
+GOAL_OPTIONS = SoftOptionCriticConfig(  # chapter 11's; η stands to α_Ω log Ω as there
+    batch_size=256, learning_rate=1e-3, gamma=0.98, tau=0.005, layer_norm=True,
+    option_temperature=0.1, deliberation_cost=0.13, diversity=0.03,
+)  # fmt: skip
 REWARDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dense": lambda distance: np.exp(-distance),  # as in gymnasium-robotics
     "sparse": lambda distance: (distance <= SUCCESS_RADIUS).astype(float),
@@ -128,8 +134,13 @@ class GoalSAC:
 
     replan_every = 1
 
-    def __init__(self, sac: SAC, world: PointWorld):
-        self.sac, self.world = sac, world
+    def __init__(self, seed: int):
+        self.world = PointWorld(get_maze(MAZE), discovered.HELD)
+        self.width = 2 * self.world.view_dim + 2
+        self.learner = self.learner_of(seed)
+
+    def learner_of(self, seed: int) -> SAC:
+        return SAC(self.width, self.world.action_dim, GOAL_SAC, seed)
 
     def observation(self, state: np.ndarray, goal: np.ndarray) -> Tensor:
         """The state's view, the goal's, and the way between them, (N, V + V + 2)."""
@@ -138,41 +149,77 @@ class GoalSAC:
         way = goal - state[:, :2]
         return torch.cat([self.world.view(state), self.world.view(resting), way], -1)
 
+    def explore(self, observation: Tensor, first: bool) -> Tensor:
+        """Actions in training, (N, A); first: whether the episodes begin here."""
+        return self.learner.act(observation)
+
     def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
         return goal
 
     def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
-        return self.sac.act(self.observation(state, goal), greedy=True)
+        return self.learner.act(self.observation(state, goal), greedy=True)
 
 
-def train_goal_sac(reward: str, seed: int, steps: int, bodies: int = 32) -> GoalSAC:
-    """SAC between random places; the reward is paid at each step, and reaching ends nothing."""
-    world, rng = PointWorld(get_maze(MAZE), discovered.HELD), np.random.default_rng(seed)
-    width = 2 * world.view_dim + 2
-    agent = GoalSAC(SAC(width, world.action_dim, GOAL_SAC, seed), world)
-    replay = ReplayBuffer(200_000, width, world.action_dim)
+class GoalOptions(GoalSAC):
+    """Soft Option-Critic that sees the goal: an option goes on until it ends."""
+
+    learner: SoftOptionCritic
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        self.replan_every = self.world.steps_each
+        self.option, self.running = torch.zeros(0, dtype=torch.long), np.zeros(0, int)
+
+    def learner_of(self, seed: int) -> SAC:
+        return SoftOptionCritic(self.width, self.world.action_dim, GOAL_OPTIONS, seed)
+
+    def in_force(self, observation: Tensor, before: Tensor | None, greedy: bool) -> Tensor:
+        """The options now, (N,): those before, and new ones where they have ended."""
+        chosen = self.learner.choose(observation, greedy)
+        if before is None:
+            return chosen
+        return torch.where(self.learner.ends(observation, before), chosen, before)
+
+    def explore(self, observation: Tensor, first: bool) -> Tensor:
+        self.option = self.in_force(observation, None if first else self.option, False)
+        return self.learner.act_with(observation, self.option)
+
+    def decide(self, state: Tensor, goal: Tensor, running: np.ndarray) -> Tensor:
+        before = self.option[np.isin(self.running, running)] if len(self.running) else None
+        self.option = self.in_force(self.observation(state, goal), before, True)
+        self.running = running
+        return self.option
+
+    def act(self, state: Tensor, goal: Tensor, decision: Tensor, step: int) -> Tensor:
+        return self.learner.act_with(self.observation(state, goal), decision, greedy=True)
+
+
+def train_with_goals(agent: GoalSAC, reward: str, seed: int, steps: int, bodies: int = 32) -> None:
+    """Train between random places; the reward is paid at each step, and reaching ends nothing."""
+    world, rng = agent.world, np.random.default_rng(seed)
+    replay = ReplayBuffer(200_000, agent.width, world.action_dim)
     generator = torch.Generator().manual_seed(seed)
     for episode in range(steps // (GOAL_STEPS * bodies * world.steps_each)):
         tasks = sample_tasks(world.maze, bodies, int(rng.integers(2**31)))
         state, goal = world.start(bodies, rng), tasks.goals
-        for _ in range(GOAL_STEPS):
+        for step in range(GOAL_STEPS):
             before = agent.observation(state, goal)
-            action = agent.sac.act(before)
+            action = agent.explore(before, step == 0)
             state = world.step(state, action.numpy())
             paid = REWARDS[reward](np.linalg.norm(state[:, :2] - goal, axis=1))
             after, never = agent.observation(state, goal), torch.zeros(bodies)
             replay.add(Batch(before, action, torch.from_numpy(paid), after, never))
             if episode >= 2:
-                agent.sac.update(replay.sample(GOAL_SAC.batch_size, generator))
-    return agent
+                agent.learner.update(replay.sample(agent.learner.config.batch_size, generator))
 
 
-def sac_rows(reward: str, seed: int, tasks_seed: int) -> dict[str, dict]:
-    """One run of SAC with as many steps of the simulator as DIAYN's skills and their practice."""
+def goal_rows(kind: str, seed: int, tasks_seed: int) -> dict[str, dict]:
+    """One run with as many steps of the simulator as DIAYN's skills and their practice."""
     started = time.process_time()
-    agent = train_goal_sac(reward, seed, budget())
+    agent = GoalOptions(seed) if kind == "options" else GoalSAC(seed)
+    train_with_goals(agent, "sparse" if kind == "sparse" else "dense", seed, budget())
     facts = {"environment_steps": budget(), "seconds": round(time.process_time() - started, 1)}
-    return {f"SAC, {reward} reward": facts | judged(agent, tasks_seed)}
+    return {KINDS[kind]: facts | judged(agent, tasks_seed)}
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -205,6 +252,13 @@ def part_one() -> dict[str, dict]:
     return rows
 
 
+KINDS = {kind: f"DIAYN, {kind}" for kind in discovered.SHOWING} | {
+    "dense": "SAC, dense reward",
+    "sparse": "SAC, sparse reward",
+    "options": "Soft Option-Critic, dense reward",
+}
+
+
 def rows_in(path: Path) -> dict[str, dict]:
     """The table as far as it is there."""
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -217,8 +271,7 @@ def store(path: Path, rows: dict[str, dict]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    kinds = (*discovered.SHOWING, *REWARDS)
-    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--tasks", type=int, default=TEST_SEED, help="seed of the tasks")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -228,10 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
     store(options.out, part_one())
     for seed in options.seeds:
         for kind in options.kinds:
-            there = [name for name in rows_in(options.out) if f", {kind}" in name]
+            there = [name for name in rows_in(options.out) if name.startswith(KINDS[kind])]
             if any(name.endswith(f"; seed {seed}") for name in there):
                 continue
-            make = skill_rows if kind in discovered.SHOWING else sac_rows
+            make = skill_rows if kind in discovered.SHOWING else goal_rows
             made = described() | {
                 "command": f"python scripts/part_two_table.py {' '.join(arguments)}"
             }

@@ -1,5 +1,6 @@
 """DIAYN: its reward and bound by hand, the discriminator, what skills do, planning over them."""
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -569,6 +570,8 @@ def test_rows_of_the_closing_table(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PRACTICE", {"bodies": 8, "rounds": 3})
     monkeypatch.setattr(script, "GOAL_STEPS", 4)
     monkeypatch.setattr(script, "GOAL_SAC", SAC)
+    small = dataclasses.replace(script.GOAL_OPTIONS, hidden=16, batch_size=16)
+    monkeypatch.setattr(script, "GOAL_OPTIONS", small)
     monkeypatch.setattr(script, "FOLDER", tmp_path)
 
     def judged(agent, seed):
@@ -581,7 +584,7 @@ def test_rows_of_the_closing_table(tmp_path, monkeypatch):
     table = json.loads(out.read_text(encoding="utf-8"))
     assert table["Part I, planned; shipped"]["successes"] == 100
     own = {name: row for name, row in table.items() if name.endswith("; seed 7")}
-    assert len(own) == 6 and (tmp_path / "place-seed7.safetensors").exists()
+    assert len(own) == 7 and (tmp_path / "place-seed7.safetensors").exists()
     budget = 60 * 5 * 4 * 5 + 8 * 3 * 60
     assert {row["environment_steps"] for row in own.values()} == {budget}
 
