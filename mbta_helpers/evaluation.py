@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mbta_helpers.errors import require
 from mbta_helpers.mazes import Maze, Tasks, shortest_path_length
 from mbta_helpers.networks import SkillModel
 from mbta_helpers.planning import Plan, Planner
@@ -32,6 +33,19 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     centre = (rate + spread / 2) / (1 + spread)
     half = z * math.sqrt(rate * (1 - rate) / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def student_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean of a few independent numbers, by Student's t; values: (n,)."""
+    free = len(values) - 1
+    require(free >= 1, "An interval needs at least two numbers.")
+    # The quantile of Student's distribution, from the sum of its density upwards of 0.
+    x = np.arange(0.0, 13.0, 1e-4)
+    scale = math.gamma((free + 1) / 2) / math.gamma(free / 2) / math.sqrt(free * math.pi)
+    density = scale * (1 + x**2 / free) ** (-(free + 1) / 2)
+    quantile = x[np.searchsorted(density.cumsum() * 1e-4, 0.475)]
+    half = quantile * values.std(ddof=1) / math.sqrt(free + 1)
+    return values.mean() - half, values.mean() + half
 
 
 class Agent(Protocol):

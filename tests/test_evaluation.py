@@ -9,10 +9,12 @@ import torch
 from samples import SKILL, small_model
 
 from mbta_helpers.datasets import Controller
+from mbta_helpers.errors import UserError
 from mbta_helpers.evaluation import (
     PlanningAgent,
     SkillAgent,
     evaluate,
+    student_interval,
     table,
     wilson_interval,
 )
@@ -253,3 +255,18 @@ def test_evaluation_is_reproducible(umaze):
         assert np.array_equal(one, two)
     assert not np.array_equal(runs[0].paths[0], runs[2].paths[0])
     assert len(runs[0].decision_ms) == 3 * 2  # at steps 0, 10 and 20, for both
+
+
+def test_interval_of_a_mean_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        low, high = student_interval(rng.normal(3.0, 2.0, 6))
+        held += low < 3.0 < high
+    assert 0.92 < held / 400 < 0.98
+    low, high = student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert np.isclose(low + high, 6.0) and np.isclose(
+        (high - low) / 2, 2.776445 * np.sqrt(0.5), rtol=1e-3
+    )
+    with pytest.raises(UserError, match="two numbers"):
+        student_interval(np.ones(1))

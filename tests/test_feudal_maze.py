@@ -19,7 +19,6 @@ from mbta_helpers.hierarchical.feudal_maze import (
     FeudalConfig,
     GridMaze,
     live,
-    student_interval,
     train_feudal,
     u_maze,
 )
@@ -297,19 +296,6 @@ def test_settings_are_chosen_by_what_the_script_writes(tmp_path, monkeypatch, ca
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_interval_of_a_mean_holds_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(400):
-        low, high = student_interval(rng.normal(3.0, 2.0, 6))
-        held += low < 3.0 < high
-    assert 0.92 < held / 400 < 0.98
-    low, high = student_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert np.isclose(low + high, 6.0) and np.isclose(
-        (high - low) / 2, 2.776445 * np.sqrt(0.5), rtol=1e-3
-    )
-
-
 # -- bad input ------------------------------------------------------------------------------------
 
 
@@ -351,5 +337,3 @@ def test_bad_input_says_what_is_wrong():
         OPEN.number(0, 4)
     with pytest.raises(UserError, match="two free cells"):
         GridMaze(np.zeros((4, 4), bool))
-    with pytest.raises(UserError, match="two numbers"):
-        student_interval(np.ones(1))

@@ -10,7 +10,6 @@ Symbols: S seeds, N cells, A areas of a level, C = 5 commands.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -293,16 +292,3 @@ def train_feudal(
     agents = FeudalAgents(maze, config, seeds, np.random.default_rng(seed))
     lives = [live(agents, maze, goal, steps, n * steps) for n, goal in enumerate(goals)]
     return agents, MazeHistory(*map(np.concatenate, zip(*lives, strict=True)))
-
-
-def student_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean of a few independent numbers, by Student's t; values: (n,)."""
-    free = len(values) - 1
-    require(free >= 1, "An interval needs at least two numbers.")
-    # The quantile of Student's distribution, from the sum of its density upwards of 0.
-    x = np.arange(0.0, 13.0, 1e-4)
-    scale = math.gamma((free + 1) / 2) / math.gamma(free / 2) / math.sqrt(free * math.pi)
-    density = scale * (1 + x**2 / free) ** (-(free + 1) / 2)
-    quantile = x[np.searchsorted(density.cumsum() * 1e-4, 0.475)]
-    half = quantile * values.std(ddof=1) / math.sqrt(free + 1)
-    return values.mean() - half, values.mean() + half
