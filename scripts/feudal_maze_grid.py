@@ -27,7 +27,10 @@ LIFE, SEED = 30_000, 1012
 
 def settings() -> list[FeudalConfig]:
     """Flat Q-learning: discount, first values and temperature. Feudal: discount, temperature."""
-    flat = itertools.product((0.9, 0.97), (0.1, 0.3, 1.0), (0.002, 0.01, 0.05))
+    flat = [
+        *itertools.product((0.9, 0.97), (0.1, 0.3, 1.0), (0.002, 0.01, 0.05)),
+        *((0.9, 0.3, 0.0005), (0.8, 0.3, 0.0005), (0.8, 1.0, 0.0005)),  # beyond the best of these
+    ]
     found = [
         FeudalConfig((5,), gamma=gamma, initial=initial, temperature=heat, all_commands=False)
         for gamma, initial, heat in flat

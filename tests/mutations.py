@@ -1237,6 +1237,13 @@ FEUDAL = [
         "fun::test_the_bonus_is_the_mean_entropy_of_the_steps_that_act",
     ),
     mutation(
+        "FuN: random goals begin with the manager's",
+        "hierarchical/fun.py",
+        'if config.goals == "random":  # the',
+        "if False:  # the",
+        "fun::test_random_goals_are_never_the_managers",
+    ),
+    mutation(
         "FuN: a goal is judged by the next episode",
         "hierarchical/fun.py",
         "stop = torch.where(live[t + 1] > 0, end[t + 1], t + 1)",

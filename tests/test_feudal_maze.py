@@ -283,7 +283,7 @@ def test_settings_are_chosen_by_what_the_script_writes(tmp_path, monkeypatch, ca
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     few = [script.settings()[0], script.settings()[-1]]
-    assert len(script.settings()) == 24 and few[1].levels is None
+    assert len(script.settings()) == 27 and few[1].levels is None
     monkeypatch.setattr(script, "settings", lambda: few)
     monkeypatch.setattr(script, "LIFE", 400)
     assert script.main(["--seeds", "3", "--out", str(tmp_path / "grid.jsonl")]) == 0

@@ -393,6 +393,15 @@ def test_whims_last_c_steps_and_have_length_one():
         assert set(np.diff(np.flatnonzero(changes[:, n]))) == {5}
 
 
+def test_random_goals_are_never_the_managers():
+    """From the first step of the first roll-out on."""
+    one = agent(FuNConfig(environments=6, rollout=8, horizon=5, dim=4, goals="random"))
+    one.collect()
+    wanted = one.networks(one.pictures).goal[torch.from_numpy(one.picture[5:])].detach()
+    assert not np.isclose(one.goal[5:-1], wanted[:-1], atol=1e-6).all(-1).any()
+    assert np.allclose(np.linalg.norm(one.goal[5:-1], axis=-1), 1, atol=1e-6)
+
+
 def test_without_whims_the_goals_are_the_managers():
     one = agent(FuNConfig(environments=6, rollout=24, horizon=5, dim=4, whims=0.0))
     one.collect()

@@ -303,6 +303,9 @@ class Agent:
         self.whim = np.zeros((count, config.dim), np.float32)
         # Whims begin at different steps in different environments.
         self.left = self.rng.integers(config.horizon, size=count)
+        if config.goals == "random":  # the manager's own are never heard, from the first step on
+            self.whim = self.rng.standard_normal(self.whim.shape, np.float32)
+            self.whim /= np.linalg.norm(self.whim, axis=1, keepdims=True)
 
     def change_whims(self) -> None:
         """A new whim, or none, where the last has been kept up for c steps."""
