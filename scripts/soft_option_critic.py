@@ -5,8 +5,9 @@
 
 Variants: the recipe of chapter 11 ("main"); without deliberation cost ("collapsed"); without cost,
 terminations compared with the hard V_Ω ("hard"); with nothing that asks options to differ
-("alike"). Each is evaluated every 500 steps in ten episodes of its own starts. A run that is in
-the file already is not made again. One core, about half a minute of processor time for each run.
+("alike"); with a cost below α_Ω log Ω = 0.55 ("cost 0.3", "cost 0.45"). Each is evaluated every 500
+steps in ten episodes of its own starts. A run that is in the file already is not made again. One
+core, about half a minute of processor time for each run.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ VARIANTS = {
     "collapsed": {"deliberation_cost": 0.0},
     "hard": {"deliberation_cost": 0.0, "baseline": "hard"},
     "alike": {"diversity": 0.0},
+    "cost 0.3": {"deliberation_cost": 0.3},
+    "cost 0.45": {"deliberation_cost": 0.45},
 }
 
 

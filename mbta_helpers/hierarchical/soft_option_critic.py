@@ -314,12 +314,15 @@ def train_soft_option_critic(
     warm_up: int = 500,
     evaluate_every: int = 1000,
 ) -> tuple[SoftOptionCritic, SoftOptionCriticHistory]:
-    """Train with an update for each step after the first `warm_up`; evaluate on `tests`."""
+    """Train with an update for each step after the first `warm_up`; evaluate on `tests`.
+
+    Environments take the seeds after the one that they are given: no two runs share a start.
+    """
     size, low, high = spaces_of(environments)
     require(0 < evaluate_every <= steps, f"evaluate_every is at most the {steps} steps.")
     agent = SoftOptionCritic(size, len(low), config, seed)
     replay, count = ReplayBuffer(steps, size, len(low)), environments.num_envs
-    observation = torch.as_tensor(environments.reset(seed=seed)[0], dtype=torch.float32)
+    observation = torch.as_tensor(environments.reset(seed=1000 * seed)[0], dtype=torch.float32)
     option, over = agent.choose(observation), torch.zeros(count, dtype=torch.bool)
     rows = []
     for taken in range(count, steps + 1, count):
@@ -336,6 +339,6 @@ def train_soft_option_critic(
             for _ in range(count):
                 agent.update(replay.sample(config.batch_size, agent.generator))
         if taken % evaluate_every < count:
-            test = evaluate_options(agent, tests, seed + taken)
+            test = evaluate_options(agent, tests, 10**6 * (seed + 1) + 100 * taken)
             rows.append((taken, test.returns, test.duration, agent.told(test.visited)))
     return agent, SoftOptionCriticHistory(*map(np.array, zip(*rows, strict=True)))
