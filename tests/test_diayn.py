@@ -23,7 +23,7 @@ from mbta_helpers.hierarchical.diayn import (
     DIAYNConfig,
     accuracy,
     coverage,
-    measure,
+    measure_skills,
     roll_out_skills,
     told_apart,
     train_diayn,
@@ -412,7 +412,7 @@ def test_accuracy_and_bound_of_a_perfect_discriminator():
     agent.discriminator.forward = quadrants
     assert accuracy(agent, corners()) == 1.0
     assert accuracy(agent, corners()[[1, 0, 2]]) == pytest.approx(1 / 3)
-    assert measure(agent, np.zeros((2, 2)))[1] < math.log(3)
+    assert measure_skills(agent, np.zeros((2, 2)))[1] < math.log(3)
 
 
 def test_effective_skills_of_a_collapsed_prior():
@@ -420,7 +420,7 @@ def test_effective_skills_of_a_collapsed_prior():
     agent = learner()
     for logits, expected in (([0.0, 0.0, 0.0], 3), ([500.0, 0.0, 0.0], 1), ([0.0, 0.0, -500.0], 2)):
         agent.prior_logits = torch.tensor(logits)
-        assert measure(agent, np.zeros((2, 2)))[2] == pytest.approx(expected)
+        assert measure_skills(agent, np.zeros((2, 2)))[2] == pytest.approx(expected)
 
 
 # -- planning over skills ---------------------------------------------------------------------

@@ -242,12 +242,12 @@ def train_diayn(
             update_prior(learner, np.stack(path[1:]), z)
         if (episode + 1) % measure_every == 0:
             steps = (episode + 1) * config.episode * config.bodies * world.steps_each
-            rows.append((steps, *measure(learner, world.start(16, rng))))
+            rows.append((steps, *measure_skills(learner, world.start(16, rng))))
     return DIAYNHistory(learner, *map(np.array, zip(*rows, strict=True)))
 
 
 @torch.no_grad()
-def measure(learner: DIAYN, starts: np.ndarray) -> tuple[float, float, float]:
+def measure_skills(learner: DIAYN, starts: np.ndarray) -> tuple[float, float, float]:
     """Accuracy of q, the bound, and the effective number of skills, on fresh roll-outs."""
     paths = roll_out_skills(learner, starts)
     log_prior = learner.prior_logits.log_softmax(0)
