@@ -172,9 +172,9 @@ half cells of the goal, *lost* farther. *Corner to corner* are tasks from cell (
 corner; *pushed* is a kick of 1.5 map units a second into a random direction every 100 steps; of
 *weaker motors* 80 % of each action arrive. The ant's recipe was developed on Medium with training
 seed 0, whose rows are marked *shipped*; its other rows on Medium are of fresh runs of `collect` and
-`train`. UMaze and Large have one training run each, which does not tell how much runs differ. The baselines *cloning* and *primitive* see the same sines of the
-position as the skills' networks, and were trained once each, on the data of the shipped
-parameters.
+`train`. UMaze and Large have one training run each, which does not tell how much runs differ. The
+baselines *cloning* and *primitive* see the same sines of the position as the skills' networks, and
+were trained once each, on the data of the shipped parameters.
 
 """
 
