@@ -866,6 +866,13 @@ OPTION_CRITIC = [
 
 SOFT_OPTION_CRITIC = [
     mutation(
+        "Soft Option-Critic: neighbouring seeds share their starts",
+        "hierarchical/soft_option_critic.py",
+        "10**6 * (seed + 1) + 100 * taken",
+        "seed + taken",
+        "soft_option_critic::test_neighbouring_seeds_share_no_start",
+    ),
+    mutation(
         "Soft Option-Critic: V_Ω without the temperature in front",
         "hierarchical/soft_option_critic.py",
         "return temperature * (q / temperature).logsumexp(-1, keepdim=True)",

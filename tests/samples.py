@@ -12,6 +12,7 @@ from minari.data_collector import EpisodeBuffer
 from torch import Tensor
 
 from mbta_helpers.datasets import Transitions
+from mbta_helpers.hierarchical.sac import Batch
 from mbta_helpers.networks import NetworkConfig, SkillModel
 from mbta_helpers.training import TrainingConfig
 from mbta_helpers.windows import WindowBatch
@@ -106,3 +107,19 @@ def _space(values: np.ndarray | dict) -> gym.Space:
     if values.dtype == np.int64:
         return gym.spaces.Discrete(3)
     return gym.spaces.Box(-np.inf, np.inf, values.shape[1:], values.dtype)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_steps(count: int = 8, seed: int = 0) -> Batch:
+    """Transitions with three numbers in a state and two in an action; every other one ends."""
+    g = seeded(seed)
+    return Batch(
+        torch.randn(count, 3, generator=g),
+        2 * torch.rand(count, 2, generator=g) - 1,
+        torch.randn(count, generator=g),
+        torch.randn(count, 3, generator=g),
+        (torch.arange(count) % 2).float(),
+    )

@@ -97,7 +97,8 @@ def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
     code, out, err = ended(torchrun(tmp_path / "here", TESTS / "launched.py", *TRAIN))
     assert code == 0, err
     assert "collected by 0" in err and "collected by 1" not in err
-    assert err.count("training: 100%") == 1 and out.count("held out, nats a window") == 1
+    # Its start, printed once a bar; its end is printed once or twice, as time has passed.
+    assert err.count("training:   0%") == 1 and out.count("held out, nats a window") == 1
     made = {path.name for path in (tmp_path / "here").rglob("*")}
     assert made == {"run", METRICS, MODEL, TRAINING_STATE}
     transitions = datasets.load_or_collect("pointmaze-umaze")

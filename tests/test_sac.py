@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from samples import random_steps, seeded
 from torch import nn
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
@@ -22,21 +23,6 @@ from mbta_helpers.hierarchical.sac import (
 )
 
 SIZES = {"observation_dim": 3, "action_dim": 2}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_batch(count: int = 8, seed: int = 0) -> Batch:
-    g = seeded(seed)
-    return Batch(
-        torch.randn(count, 3, generator=g),
-        2 * torch.rand(count, 2, generator=g) - 1,
-        torch.randn(count, generator=g),
-        torch.randn(count, 3, generator=g),
-        (torch.arange(count) % 2).float(),
-    )
 
 
 def agent(seed: int = 0, **options) -> SAC:
@@ -104,7 +90,7 @@ def single_critic(critics: Critics, k: int) -> nn.Sequential:
 @pytest.mark.parametrize("layer_norm", [True, False])
 def test_twin_critics_equal_two_single_ones(layer_norm):
     critics = Critics(3, 2, 16, layer_norm)
-    batch = random_batch()
+    batch = random_steps()
     both = critics(batch.observation, batch.action)
     assert both.shape == (CRITICS, 8)
     pairs = torch.cat([batch.observation, batch.action], 1)
@@ -119,7 +105,7 @@ def test_target_by_hand_for_terminated_and_cut_off():
     with torch.no_grad():
         learner.log_temperature.fill_(math.log(0.3))
         learner.targets.biases[-1].add_(0.5)  # so that they differ from the critics
-    batch = random_batch()
+    batch = random_steps()
     learner.generator.manual_seed(5)
     target = learner.critic_target(batch)
     noise = torch.randn(8, 2, generator=seeded(5))
@@ -133,7 +119,7 @@ def test_target_by_hand_for_terminated_and_cut_off():
 
 
 def test_losses_by_hand():
-    learner, batch = agent(), random_batch()
+    learner, batch = agent(), random_steps()
     target = torch.randn(8, generator=seeded(1))
     q = learner.critics(batch.observation, batch.action)
     expected = 0.5 * sum(((q[k] - target) ** 2).mean() for k in range(CRITICS))
@@ -167,7 +153,7 @@ def test_targets_start_equal_and_move_by_their_share():
     learner = agent(tau=0.1)
     before = [p.clone() for p in learner.critics.parameters()]
     assert all(map(torch.equal, before, learner.targets.parameters()))
-    learner.update(random_batch())
+    learner.update(random_steps())
     triples = zip(before, learner.critics.parameters(), learner.targets.parameters(), strict=True)
     for old, new, target in triples:
         assert not torch.equal(old, new)
@@ -178,7 +164,7 @@ def test_targets_start_equal_and_move_by_their_share():
 
 
 def test_the_actors_update_leaves_the_critics_alone():
-    learner, batch = agent(actor_every=2), random_batch()
+    learner, batch = agent(actor_every=2), random_steps()
     learner.update(batch)  # of both
     actor = [p.clone() for p in learner.actor.parameters()]
     metrics = learner.update(batch)  # of the critics alone
@@ -193,10 +179,10 @@ def test_the_actors_update_leaves_the_critics_alone():
 
 def test_a_fixed_temperature_stays():
     learner = agent(temperature=0.1)
-    learner.update(random_batch())
+    learner.update(random_steps())
     assert learner.temperature.item() == pytest.approx(0.1)
     learned = agent()
-    learned.update(random_batch())
+    learned.update(random_steps())
     assert learned.temperature.item() != 1.0
 
 
@@ -208,8 +194,8 @@ def test_same_seed_same_run_and_nothing_global_is_touched():
     for seed in (1, 1, 2):
         learner = agent(seed)
         for index in range(3):
-            learner.update(random_batch(seed=index))
-        runs.append(learner.act(random_batch().observation))
+            learner.update(random_steps(seed=index))
+        runs.append(learner.act(random_steps().observation))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     assert torch.equal(torch.rand(1), expected)
@@ -248,7 +234,7 @@ def test_columns_of_a_sample_belong_together():
 
 def test_each_part_has_its_column():
     replay = ReplayBuffer(10, **SIZES)
-    stored = random_batch(1)
+    stored = random_steps(1)
     replay.add(stored)
     for kept, given in zip(replay.sample(1, seeded()), stored, strict=True):
         assert torch.equal(kept, given)
@@ -313,7 +299,7 @@ def test_replay_refuses_what_it_cannot_hold():
         replay.sample(1, seeded())
     with pytest.raises(UserError, match="More transitions"):
         replay.add(numbered(1, 2, 3))
-    wrong = random_batch(1)._replace(action=torch.zeros(1, 5))
+    wrong = random_steps(1)._replace(action=torch.zeros(1, 5))
     with pytest.raises(UserError, match="widths"):
         replay.add(wrong)
     with pytest.raises(UserError, match="capacity"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from samples import random_steps, seeded
 from torch.distributions import Categorical as Choice
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
@@ -28,22 +29,6 @@ from mbta_helpers.hierarchical.soft_option_critic import (
     soft_value,
     train_soft_option_critic,
 )
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_batch(count: int = 8, seed: int = 0) -> Batch:
-    """Transitions with three numbers in a state and two in an action; every other one ends."""
-    g = seeded(seed)
-    return Batch(
-        torch.randn(count, 3, generator=g),
-        2 * torch.rand(count, 2, generator=g) - 1,
-        torch.randn(count, generator=g),
-        torch.randn(count, 3, generator=g),
-        (torch.arange(count) % 2).float(),
-    )
 
 
 def agent(seed: int = 0, **values) -> SoftOptionCritic:
@@ -204,7 +189,7 @@ def test_pairs_are_each_state_beside_each_option():
 def test_the_price_is_of_entropy_and_of_information():
     learner = agent(temperature=0.3, diversity=0.7)
     pairs, noise = (
-        learner.pairs(random_batch().observation),
+        learner.pairs(random_steps().observation),
         torch.randn(24, 2, generator=seeded(1)),
     )
     action, log_density, price = learner.sample(pairs, noise)
@@ -217,7 +202,7 @@ def test_the_price_is_of_entropy_and_of_information():
 
 def test_target_by_hand_for_every_option():
     """Written as a loop over transitions and options, at s' and with the option in force."""
-    learner, batch = agent(gamma=0.9, deliberation_cost=0.4, option_temperature=0.5), random_batch()
+    learner, batch = agent(gamma=0.9, deliberation_cost=0.4, option_temperature=0.5), random_steps()
     q = torch.randn(8, 3, generator=seeded(2))
     target = learner.critic_target(batch, q)
     beta = learner.termination(batch.next_observation).sigmoid()
@@ -234,7 +219,7 @@ def test_target_by_hand_for_every_option():
 
 @pytest.mark.parametrize("baseline", ["soft", "hard"])
 def test_termination_gradient_by_hand(baseline):
-    learner, batch = agent(baseline=baseline, deliberation_cost=0.2), random_batch()
+    learner, batch = agent(baseline=baseline, deliberation_cost=0.2), random_steps()
     q = torch.randn(8, 3, generator=seeded(2))
     value = soft_value if baseline == "soft" else hard_value
     bracket = q - value(q, 0.5) + 0.2
@@ -248,7 +233,7 @@ def test_termination_gradient_by_hand(baseline):
 
 
 def test_losses_of_the_actor_and_of_the_option_value_by_hand():
-    learner, batch = agent(temperature=0.3), random_batch()
+    learner, batch = agent(temperature=0.3), random_steps()
     with torch.no_grad():
         learner.targets.biases[-1].add_(torch.tensor([0.7, -0.4])[:, None, None])
     pairs, noise = learner.pairs(batch.observation), torch.randn(24, 2, generator=seeded(1))
@@ -272,7 +257,7 @@ def test_an_update_moves_everything_and_the_targets_by_their_share():
     learner = agent(tau=0.1)
     parts = ("actor", "critics", "targets", "option_values", "termination")
     before = {name: [p.clone() for p in getattr(learner, name).parameters()] for name in parts}
-    learner.update(random_batch())
+    learner.update(random_steps())
     for name, old in before.items():
         new = list(getattr(learner, name).parameters())
         assert not all(map(torch.equal, old, new)), name
@@ -290,7 +275,7 @@ def test_an_update_teaches_every_option():
         learner.option_values[-1].bias.copy_(torch.tensor([-6.0, 0.0, 6.0]))
         learner.option_values[0].weight.mul_(20)
     biased(learner.termination, -30.0, -30.0, -30.0)
-    batch = random_batch(16)
+    batch = random_steps(16)
     q = learner.option_values(batch.next_observation).detach()
     learner.option_optimiser.param_groups[0]["lr"] = 0.0
     for _ in range(600):
@@ -309,7 +294,7 @@ def test_one_option_without_cost_is_soft_actor_critic():
     theirs = SAC(4, 2, SACConfig(**values))
     for name in ("actor", "critics", "targets"):
         getattr(theirs, name).load_state_dict(getattr(ours, name).state_dict())
-    batch = random_batch()
+    batch = random_steps()
     after = ours.pairs(batch.next_observation)
     ours.generator.manual_seed(5)
     theirs.generator.manual_seed(5)
@@ -321,7 +306,7 @@ def test_one_option_without_cost_is_soft_actor_critic():
 
 def test_terminations_follow_the_sign_of_their_bracket():
     """Two options of equal value: with η < α log 2 both end, with η > α log 2 both go on."""
-    batch = random_batch(64)._replace(terminated=torch.zeros(64))
+    batch = random_steps(64)._replace(terminated=torch.zeros(64))
     q = torch.zeros(64, 2)
     for cost, ends in ((0.0, True), (0.3, True), (0.4, False)):
         learner = agent(options=2, deliberation_cost=cost, learning_rate=1e-2)
@@ -354,7 +339,7 @@ def test_options_are_drawn_from_their_softmax():
 
 
 def test_the_option_in_force_acts():
-    learner, observation = agent(), random_batch().observation
+    learner, observation = agent(), random_steps().observation
     every = learner.act(learner.pairs(observation), greedy=True).view(8, 3, 2)
     option = torch.arange(8) % 3
     expected = every[torch.arange(8), option]
@@ -532,3 +517,22 @@ def test_what_is_shipped_is_what_the_chapter_says():
     assert sorted(run["seed"] for run in runs) == [0, 1, 2, 3, 4]
     assert np.mean([run["returns"][-3:] for run in runs]) >= -200
     assert np.mean([run["durations"][-3:] for run in runs]) > 3
+
+
+def test_neighbouring_seeds_share_no_start(monkeypatch):
+    """Environment i of a vector takes the seed that is given, plus i."""
+    given = []
+    tests = gym.make_vec("Pendulum-v1", num_envs=10, vectorization_mode="sync")
+    environments = gym.make_vec("Pendulum-v1", num_envs=4, vectorization_mode="sync")
+    for made in (environments, tests):
+        reset, count = made.reset, made.num_envs
+
+        def noted(seed, reset=reset, count=count):
+            given.extend(range(seed, seed + count))
+            return reset(seed=seed)
+
+        monkeypatch.setattr(made, "reset", noted)
+    small = SoftOptionCriticConfig(hidden=8, batch_size=4)
+    for seed in (0, 1):
+        train_soft_option_critic(environments, tests, small, 8, seed, evaluate_every=4)
+    assert len(given) == 2 * (4 + 2 * 10) == len(set(given))
