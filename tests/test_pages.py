@@ -12,10 +12,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import browser
+import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString
+
+import last_run
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHT = 1_500_000  # bytes of a page and its pictures, without what all pages share
@@ -212,6 +215,14 @@ def test_mathematics_is_set(built):
     soup = page(built / "book" / "notation.html")
     assert len(soup.select(".math")) > 50
     assert any("mathjax" in str(tag.get("src", "")).lower() for tag in soup.find_all("script"))
+
+
+def test_chapters_say_when_they_last_ran(built):
+    """Those with a record of the run that made their outputs do, and no other."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shown = page(built / "notebooks" / f"{path.stem}.html").select("p.mbta-run")
+        recorded = last_run.sentence(nbformat.read(path, as_version=4))
+        assert [tag.get_text() for tag in shown] == [recorded] * bool(recorded), path.name
 
 
 def test_style_sheet_is_used(built):

@@ -174,6 +174,16 @@ def test_pages_work_from_a_folder(chromium, built, name):
     page.context.close()
 
 
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)]
+)
+def test_a_missing_browser_is_said_aloud(monkeypatch, ci, outcome):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(browser.shutil, "which", lambda name: None)
+    with pytest.raises(outcome, match="apt-get install"):
+        browser.find_browser()
+
+
 # -- the checks themselves --------------------------------------------------------------------
 
 GOOD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A page</title></head>
