@@ -24,7 +24,8 @@ import pytest
 
 import assets
 
-CANDIDATES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The last one may be a stub that only names another package.
+CANDIDATES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 HOW = (
     "NO BROWSER: the pages are NOT tested in one. As root, "
     "`apt-get install --no-install-recommends chromium` gets it (or install Google Chrome)."

@@ -31,15 +31,16 @@ def use_local_mathjax(app, config) -> None:
     config.mathjax_path = MATHJAX
 
 
+def is_thebe(file) -> bool:
+    """Whether a script or a style of a page belongs to sphinx-thebe."""
+    body = getattr(file, "attributes", {}).get("body", "")
+    return "thebe" in f"{getattr(file, 'filename', file)} {body}".lower()
+
+
 def remove_thebe(app, pagename, templatename, context, doctree) -> None:
     """Take sphinx-thebe's scripts and style out of a page; Jupyter Book loads them twice."""
-    for key, attribute in (("script_files", "body"), ("css_files", None)):
-        context[key] = [
-            file
-            for file in context.get(key, [])
-            if "thebe" not in str(getattr(file, "filename", file)).lower()
-            and "thebe" not in str(getattr(file, "attributes", {}).get(attribute, "")).lower()
-        ]
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context.get(kind, []) if not is_thebe(file)]
 
 
 def name_foreign_pictures(app, doctree: nodes.document) -> None:
