@@ -6,19 +6,22 @@ page with a fault, so that it cannot pass by seeing nothing.
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser
+import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString
 
+import last_run
+
 ROOT = Path(__file__).resolve().parents[1]
+WEIGHT = 1_500_000  # bytes of a page and its pictures, without what all pages share
 PLACEHOLDER = 600  # characters of text below which a page is a placeholder
 CODE = ("pre", "code", "script", "style")
 
@@ -31,19 +34,6 @@ def pages_in_contents() -> list[str]:
 
 
 PAGES = pages_in_contents()
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Path:
-    """The folder with the HTML, built from the working tree with all warnings as errors."""
-    out = tmp_path_factory.mktemp("book")
-    builder = Path(sys.executable).with_name("jupyter-book")
-    command = [builder, "build", "-W", "-n", "--keep-going", ".", "--path-output", out]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    report = run.stdout + run.stderr
-    warnings = [line for line in report.splitlines() if "WARNING" in line or "ERROR" in line]
-    assert run.returncode == 0, "\n".join(warnings or report.splitlines()[-40:])
-    return out / "_build" / "html"
 
 
 @cache
@@ -163,6 +153,16 @@ def output_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
             yield f"a traceback on the page: {tag.get_text()[:80]!r}"
 
 
+def weight_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
+    """The page and its own pictures come quickly through a slow line."""
+    sources = {tag["src"] for tag in soup.select("img[src]")}
+    targets = {target_of(path, source) for source in sources if not source.startswith("data:")}
+    own = {target[0] for target in targets if target and "_static" not in target[0].parts}
+    weight = sum(file.stat().st_size for file in {path, *own} if file.exists())
+    if weight > WEIGHT:
+        yield f"{weight:,} bytes, more than {WEIGHT:,}"
+
+
 CHECKS = [
     link_problems,
     picture_problems,
@@ -170,7 +170,19 @@ CHECKS = [
     text_problems,
     title_problems,
     output_problems,
+    weight_problems,
 ]
+
+
+def foreign_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
+    """Whatever a browser fetches by itself is a file of the book; a link waits for a click."""
+    for tag in soup.find_all(src=True) + soup.find_all("link", href=True):
+        source = tag.get("src") or tag["href"]
+        if "canonical" not in tag.get("rel", []) and re.match(r"(https?:)?//", source):
+            yield f"fetched from elsewhere: {source}"
+    for tag in soup.find_all(["script", "style"]):
+        for source in re.findall(r"https?://[^\s\"')]+\.(?:m?js|css|woff2?)\b", tag.string or ""):
+            yield f"a script or a style names {source}"
 
 
 # -- the book ---------------------------------------------------------------------------------
@@ -182,6 +194,13 @@ def test_page(built, name, check):
     path = built / f"{name}.html"
     assert path.exists()
     assert list(check(path, page(path))) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fetches_nothing_from_elsewhere(built, name):
+    browser.asset("mathjax")
+    path = built / f"{name}.html"
+    assert list(foreign_problems(path, page(path))) == []
 
 
 def test_every_chapter_is_in_the_contents():
@@ -196,6 +215,14 @@ def test_mathematics_is_set(built):
     soup = page(built / "book" / "notation.html")
     assert len(soup.select(".math")) > 50
     assert any("mathjax" in str(tag.get("src", "")).lower() for tag in soup.find_all("script"))
+
+
+def test_chapters_say_when_they_last_ran(built):
+    """Those with a record of the run that made their outputs do, and no other."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shown = page(built / "notebooks" / f"{path.stem}.html").select("p.mbta-run")
+        recorded = last_run.sentence(nbformat.read(path, as_version=4))
+        assert [tag.get_text() for tag in shown] == [recorded] * bool(recorded), path.name
 
 
 def test_style_sheet_is_used(built):
@@ -250,7 +277,7 @@ def site(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CHECKS, foreign_problems], ids=lambda check: check.__name__)
 def test_check_accepts_a_good_page(site, check):
     path = site(GOOD)
     assert list(check(path, page(path))) == []
@@ -275,6 +302,10 @@ def test_check_accepts_a_good_page(site, check):
         (text_problems, "Some words to read. ", ""),
         (title_problems, "<title>A page</title>", ""),
         (title_problems, "</h1>", "</h1><h1>Another</h1>"),
+        (weight_problems, "</body>", " " * WEIGHT + "</body>"),
+        (foreign_problems, "good.css", "https://example.org/good.css"),
+        (foreign_problems, "good.png", "//example.org/good.png"),
+        (foreign_problems, "<p>", '<script>const URL = "https://example.org/a.js"</script><p>'),
         (output_problems, "<p>", '<div class="cell_output"><div class="traceback">x</div></div>'),
     ],
 )
