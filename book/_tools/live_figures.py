@@ -1,0 +1,101 @@
+"""Let the figures that compute in the browser do so on the built page.
+
+A notebook keeps such a figure as a picture; its text stands in the picture's metadata, and beside
+it the name of its module and its state (mbta_helpers/widgets/live.py). Here the picture is put
+into an element that carries both, and `_static/live.js` starts the module in its place.
+Modules and weights are files of their own, so a page that shows a figure twice loads them once.
+"""
+
+import base64
+import hashlib
+import importlib.util
+import json
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _bundle():
+    """mbta_helpers/widgets/bundle.py by its path: the package's requirements may be missing."""
+    path = ROOT / "mbta_helpers" / "widgets" / "bundle.py"
+    spec = importlib.util.spec_from_file_location("mbta_bundle", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bundle = _bundle()
+
+
+def live_outputs(notebook: dict) -> dict[str, dict]:
+    """Module and state of each live figure, by the SHA-256 of its still picture."""
+    found = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            live = output.get("metadata", {}).get("image/png", {}).get("live")
+            if live:
+                picture = base64.b64decode("".join(output["data"]["image/png"]))
+                found[hashlib.sha256(picture).hexdigest()] = live
+    return found
+
+
+def wrap(image: nodes.image, figure: dict) -> None:
+    """Put a picture into the element that the loader looks for, with the figure's state."""
+    state = json.dumps(figure["state"], separators=(",", ":")).replace("</", "<\\/")
+    before = (
+        f'<div class="mbta-figure" data-module="{escape(figure["module"])}">'
+        f'<script type="application/json">{state}</script>'
+    )
+    place = image.parent.index(image)
+    image.parent.insert(place, nodes.raw("", before, format="html"))
+    image.parent.insert(place + 2, nodes.raw("", "</div>", format="html"))
+
+
+def enliven(app, doctree: nodes.document) -> None:
+    """Wrap the still pictures of a chapter's live figures, and remember their modules."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
+        return
+    figures = live_outputs(json.loads(path.read_text(encoding="utf-8")))
+    for image in list(doctree.findall(nodes.image)):
+        figure = figures.get(Path(image["uri"]).stem)
+        if figure:
+            wrap(image, figure)
+            app.env.metadata[app.env.docname]["mbta_live"] = True
+
+
+def add_loader(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Give pages with live figures, and only these, the loader and the style sheet."""
+    if app.env.metadata.get(pagename, {}).get("mbta_live"):
+        app.add_js_file("live.js", loading_method="defer")
+        app.add_css_file("live/live.css")
+
+
+def script(name: str, text: str) -> str:
+    """A classic script that hands a text over to the loader."""
+    return f"mbtaLive.give({json.dumps(name)}, {json.dumps(text)});\n"
+
+
+def write_assets(app, error) -> None:
+    """Write modules, weights and the style sheet below `_static/live`."""
+    if error or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static" / "live"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "live.css").write_text(bundle.style(), encoding="utf-8")
+    for name in bundle.figures():
+        text = script(name, bundle.module(name))
+        (folder / f"{name}.js").write_text(text, encoding="utf-8")
+    for name in bundle.MAZES:
+        weights = base64.b64encode(bundle.half_weights(name)).decode()
+        (folder / f"{name}.js").write_text(script(name, weights), encoding="utf-8")
+
+
+def setup(app) -> dict:
+    app.connect("doctree-read", enliven)
+    app.connect("html-page-context", add_loader)
+    app.connect("build-finished", write_assets)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

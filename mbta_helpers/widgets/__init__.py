@@ -1,0 +1,10 @@
+"""Widgets: figures that a reader's hand changes, in a live kernel or on a page without one.
+
+figurines: controls above a picture that Python draws, which needs a kernel. live: figures that
+compute in the browser, the same in JupyterLab, in Colab and on the page of the book.
+"""
+
+from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider
+from mbta_helpers.widgets.live import BoundPicture, LiveFigure
+
+__all__ = ["BoundPicture", "Figurine", "Flipbook", "LiveFigure", "slider"]
