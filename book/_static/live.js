@@ -59,8 +59,19 @@
     };
   }
 
+  /** Put the still picture back, and say why. */
+  function giveUp(figure, el, error) {
+    el.remove();
+    figure.classList.remove("running");
+    const note = document.createElement("p");
+    note.className = "mbta-note";
+    note.textContent = `This figure is a still picture here: ${error.message}.`;
+    figure.append(note);
+  }
+
   async function start(figure) {
     const el = document.createElement("div");
+    el.addEventListener("mbta-failed", ({ detail }) => giveUp(figure, el, detail));
     try {
       const state = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
       const module = await load(figure.dataset.module);
@@ -68,11 +79,7 @@
       await module.default.render({ model: modelOf(state), el });
       figure.classList.add("running");
     } catch (error) {
-      el.remove();
-      const note = document.createElement("p");
-      note.className = "mbta-note";
-      note.textContent = `This figure is a still picture here: ${error.message}.`;
-      figure.append(note);
+      giveUp(figure, el, error);
     }
   }
 

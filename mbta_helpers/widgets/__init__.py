@@ -5,6 +5,6 @@ compute in the browser, the same in JupyterLab, in Colab and on the page of the 
 """
 
 from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider
-from mbta_helpers.widgets.live import BoundPicture, LiveFigure
+from mbta_helpers.widgets.live import BoundPicture, LiveFigure, PlanInBrowser
 
-__all__ = ["BoundPicture", "Figurine", "Flipbook", "LiveFigure", "slider"]
+__all__ = ["BoundPicture", "Figurine", "Flipbook", "LiveFigure", "PlanInBrowser", "slider"]

@@ -102,7 +102,7 @@ function drawTerms(parent, model) {
     return { bar, value };
   });
   const evidence = svg("path", { class: "evidence" }, picture);
-  const name = svg("text", { x: 312, "text-anchor": "end" }, picture);
+  const name = svg("text", { x: 176, "text-anchor": "middle" }, picture);
   name.textContent = "log evidence";
   return (terms, beta) => {
     const values = [terms.action, -beta * terms.kl, terms.action - beta * terms.kl];

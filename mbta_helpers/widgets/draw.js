@@ -88,6 +88,19 @@ export function button(parent, text, act) {
   return element;
 }
 
+/** Say that the figure cannot go on: in itself, and to the page, which shows its picture again. */
+export function fail(el, said, error) {
+  said.textContent = `This figure cannot compute here: ${error.message}.`;
+  el.dispatchEvent(new CustomEvent("mbta-failed", { bubbles: true, detail: error }));
+}
+
+/** Whether the reader asked the system for less motion. */
+export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** A promise for the next frame, or for so many milliseconds later. */
+export const pause = (ms = 0) =>
+  new Promise((done) => (ms ? setTimeout(done, ms) : requestAnimationFrame(() => done())));
+
 /** Call `redraw` now and whenever one of the model's numbers changes. */
 export function follow(model, names, redraw) {
   for (const name of names) model.on(`change:${name}`, redraw);

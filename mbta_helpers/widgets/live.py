@@ -9,13 +9,19 @@ The page that is built from the notebook starts the same module with that state
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 
 import anywidget
+import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
 from mbta_helpers.errors import require
+from mbta_helpers.mazes import get_maze
+from mbta_helpers.networks import NetworkConfig
+from mbta_helpers.planning import PlannerConfig
 from mbta_helpers.plots import png
+from mbta_helpers.presets import get_preset, load_shipped
 from mbta_helpers.widgets import bundle
 
 
@@ -40,7 +46,10 @@ class LiveFigure(anywidget.AnyWidget):
     def page_state(self) -> dict:
         """The state as JSON: what the page starts from."""
         own = set(self.trait_names(sync=True)) - set(LiveFigure.class_trait_names(sync=True))
-        return {name: getattr(self, name) for name in sorted(own) if name[0] != "_"}
+        state = {name: getattr(self, name) for name in sorted(own) if name[0] != "_"}
+        if "weights" in state:  # the page has them in files of their own, named after the maze
+            state["weights"] = dict.fromkeys(state["weights"])
+        return state
 
     def _repr_mimebundle_(self, **options):
         data, _ = super()._repr_mimebundle_(**options)
@@ -65,3 +74,70 @@ class BoundPicture(LiveFigure):
     mean = traitlets.Float(-0.6).tag(sync=True)
     std = traitlets.Float(0.9).tag(sync=True)
     beta = traitlets.Float(1.0).tag(sync=True)
+
+
+def planner_state(config: PlannerConfig, window_length: int) -> dict:
+    """A planner's configuration as planner.js reads it; a UserError if it asks for more."""
+    plain = PlannerConfig(
+        plan_length=config.plan_length,
+        replan_every=config.replan_every,
+        epsilon_penalty=config.epsilon_penalty,
+        support_penalty=config.support_penalty,
+        time_penalty=config.time_penalty,
+        warm_std=config.warm_std,
+        cem=config.cem,
+    )
+    require(
+        config == plain,
+        "In the browser a plan's cost is its minimum, without a penalty for variance, in float32 "
+        "and with a warm start. Use PlannerConfig's defaults for cost, variance_penalty, "
+        "least_move, precision and warm_start.",
+    )
+    return {**asdict(config), "window_length": window_length}
+
+
+def network_state(config: NetworkConfig) -> dict:
+    """What networks.js has to know besides the weights."""
+    return {name: getattr(config, name) for name in ("wavelengths", "min_std", "max_std")}
+
+
+def maze_state(name: str) -> dict:
+    """A maze with its shipped networks and its planner, as plan.js and skills.js read them.
+
+    start and goal: of the task between the corners, the longest one.
+    """
+    maze, trained = get_maze(name), load_shipped(name)
+    return {
+        "label": name.removeprefix("pointmaze-").capitalize(),
+        "walls": np.array(maze.walls, int).tolist(),
+        "start": maze.centre((1, 1)).tolist(),
+        "goal": maze.centre(maze.far_corner).tolist(),
+        "max_steps": maze.max_steps,
+        "networks": network_state(trained.model.config),
+        "planner": planner_state(get_preset(name).planner, trained.config.window_length),
+    }
+
+
+class PlanInBrowser(LiveFigure):
+    """Plans from a start to a goal and walks, with the shipped networks, in PointMaze.
+
+    mazes: what `maze_state` gives, by name. maze: the one that is shown. weights: `half_weights`,
+    by name. seed: of the normal draws.
+    """
+
+    module = "plan"
+    mazes = traitlets.Dict().tag(sync=True)
+    maze = traitlets.Unicode().tag(sync=True)
+    weights = traitlets.Dict().tag(sync=True)
+    seed = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, still: Figure, alt: str, maze: str = bundle.MAZES[0]):
+        names = bundle.MAZES
+        require(maze in names, f"There are weights for {', '.join(names)}, not for {maze}.")
+        super().__init__(
+            still,
+            alt,
+            maze=maze,
+            mazes={name: maze_state(name) for name in names},
+            weights={name: bundle.half_weights(name) for name in names},
+        )
