@@ -5,6 +5,21 @@ compute in the browser, the same in JupyterLab, in Colab and on the page of the 
 """
 
 from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider
-from mbta_helpers.widgets.live import BoundPicture, LiveFigure, PlanInBrowser
+from mbta_helpers.widgets.live import (
+    BoundPicture,
+    LiveFigure,
+    PlanInBrowser,
+    SearchPicture,
+    SkillExplorer,
+)
 
-__all__ = ["BoundPicture", "Figurine", "Flipbook", "LiveFigure", "PlanInBrowser", "slider"]
+__all__ = [
+    "BoundPicture",
+    "Figurine",
+    "Flipbook",
+    "LiveFigure",
+    "PlanInBrowser",
+    "SearchPicture",
+    "SkillExplorer",
+    "slider",
+]

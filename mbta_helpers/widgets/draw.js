@@ -60,20 +60,24 @@ export function axisBelow(picture, x, y, ticks, label) {
 /**
  * A slider with its label and its value, which follows a number of the model and sets it.
  *
- * options: label, min, max, step, decimals. Returns the input element.
+ * options: label, min, max, step, decimals; entry: which one, where the number is in a list.
+ * Returns the input element.
  */
 export function slider(parent, model, name, options) {
+  const { entry } = options;
+  const now = () => (entry === undefined ? model.get(name) : model.get(name)[entry]);
   const row = html("label", { class: "slider" }, parent);
   html("span", {}, row, options.label);
   const { min, max, step } = options;
-  const input = html("input", { type: "range", min, max, step, name }, row);
+  const input = html("input", { type: "range", min, max, step, name: name + (entry ?? "") }, row);
   const output = html("output", {}, row);
   const show = () => {
-    input.value = model.get(name);
-    output.textContent = number(model.get(name), options.decimals ?? 2);
+    input.value = now();
+    output.textContent = number(now(), options.decimals ?? 2);
   };
   input.addEventListener("input", () => {
-    model.set(name, Number(input.value));
+    const value = Number(input.value);
+    model.set(name, entry === undefined ? value : model.get(name).with(entry, value));
     model.save_changes();
   });
   model.on(`change:${name}`, show);

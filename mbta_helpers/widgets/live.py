@@ -141,3 +141,56 @@ class PlanInBrowser(LiveFigure):
             mazes={name: maze_state(name) for name in names},
             weights={name: bundle.half_weights(name) for name in names},
         )
+
+
+class SearchPicture(LiveFigure):
+    """The cross-entropy method on a landscape of two numbers, the lowest of several bowls.
+
+    wells: (x, y, a, b, depth) each, for depth + a (p − x)² + b (q − y)². start: the first mean,
+    with std 1. iterations: carried out so far. elites and momentum can be changed; min_std not.
+    """
+
+    module = "search"
+    wells = traitlets.List([[1.7, 1.3, 1.0, 1.5, 0.0], [-1.2, -0.9, 0.6, 0.6, 0.5]]).tag(sync=True)
+    start = traitlets.List([0.0, 0.0]).tag(sync=True)
+    candidates = traitlets.Int(60).tag(sync=True)
+    elites = traitlets.Int(10).tag(sync=True)
+    momentum = traitlets.Float(0.1).tag(sync=True)
+    min_std = traitlets.Float(0.05).tag(sync=True)
+    iterations = traitlets.Int(1).tag(sync=True)
+    seed = traitlets.Int(0).tag(sync=True)
+
+
+class SkillExplorer(LiveFigure):
+    """Where skills lead from a state of a PointMaze, by the shipped networks, and one carried out.
+
+    maze: what `maze_state` gives. state: (x, y, v_x, v_y). dims: the dimensions of ε that have a
+    slider. epsilon: of the skill that is carried out, (Z,). seed: of the sampled skills.
+    """
+
+    module = "skills"
+    maze = traitlets.Dict().tag(sync=True)
+    state = traitlets.List().tag(sync=True)
+    dims = traitlets.List().tag(sync=True)
+    epsilon = traitlets.List().tag(sync=True)
+    weights = traitlets.Dict().tag(sync=True)
+    seed = traitlets.Int(1).tag(sync=True)
+
+    def __init__(
+        self,
+        still: Figure,
+        alt: str,
+        state: list[float],
+        dims: list[int],
+        epsilon: list[float],
+        maze: str = bundle.MAZES[0],
+    ):
+        super().__init__(
+            still,
+            alt,
+            maze={"name": maze, **maze_state(maze)},
+            state=state,
+            dims=dims,
+            epsilon=epsilon,
+            weights={maze: bundle.half_weights(maze)},
+        )

@@ -214,7 +214,8 @@ export function readWeights(view) {
 
 /**
  * The networks of mbta_helpers/networks.py, for states (rows, S) and skills (rows, Z) as flat
- * arrays. config: wavelengths, min_std, max_std. capacity: rows that fit at a time.
+ * arrays. config: wavelengths, min_std, max_std. capacity: rows that fit at a time. States that are
+ * given to one network after another must not be changed in between: their features are kept.
  */
 export class SkillModel {
   constructor(tensors, config, capacity, arena = new Arena()) {
@@ -252,6 +253,11 @@ export class SkillModel {
     const { mean, std } = this.normaliser;
     const { stateDim, skillDim, rowWidth, width } = this;
     const x = this.arena.floats().subarray(this.x / 4, this.x / 4 + rows * rowWidth);
+    for (let r = 0; skills && r < rows; r++) {
+      for (let i = 0; i < skillDim; i++) x[r * rowWidth + width + i] = skills[r * skillDim + i];
+    }
+    if (states === this.seen) return [this.x, rowWidth]; // sines are dear
+    this.seen = states;
     for (let r = 0; r < rows; r++) {
       let at = r * rowWidth;
       const state = r * stateDim;
@@ -263,7 +269,6 @@ export class SkillModel {
         x[at++] = Math.cos(phase * states[state]);
         x[at++] = Math.cos(phase * states[state + 1]);
       }
-      for (let i = 0; skills && i < skillDim; i++) x[at++] = skills[r * skillDim + i];
     }
     return [this.x, rowWidth];
   }

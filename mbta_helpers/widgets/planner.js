@@ -53,13 +53,15 @@ export function cemStep(cost, search, config, normal) {
 /**
  * Roll out the world model's mean from one state; epsilon: (K, L, Z), flat.
  *
- * Returns path, an array of L + 1 flat arrays (K, S), and first, the first skills (K, Z).
+ * Returns path, an array of L + 1 flat arrays (K, S), known, an array of L arrays (K,), the support
+ * of the states reached, and first, the first skills (K, Z).
  */
 export function imagine(model, state, epsilon, count, length) {
   const size = model.skillDim;
   let current = new Float32Array(count * model.stateDim);
   for (let k = 0; k < count; k++) current.set(state, k * model.stateDim);
   const path = [current];
+  const known = [];
   let first = null;
   for (let l = 0; l < length; l++) {
     const { loc, scale } = l ? model.prior(current, count) : model.prior(state, 1);
@@ -73,8 +75,9 @@ export function imagine(model, state, epsilon, count, length) {
     first ??= z;
     current = model.outcome(current, z, count).loc;
     path.push(current);
+    known.push(model.support(current, count));
   }
-  return { path, first };
+  return { path, known, first };
 }
 
 /** log(1 + e^x), without overflow. */
@@ -97,7 +100,7 @@ export function evaluate(model, config, state, goal, epsilon) {
   const risk = new Float64Array(count);
   for (let l = 1; l <= length; l++) {
     const states = imagined.path[l];
-    const known = model.support(states, count);
+    const known = imagined.known[l - 1];
     for (let k = 0; k < count; k++) {
       let squares = 0;
       for (let i = 0; i < size; i++) squares += epsilon[(k * length + l - 1) * size + i] ** 2;
