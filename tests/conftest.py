@@ -1,8 +1,13 @@
-"""What all tests share: one thread, a root for datasets of their own, and data of a real maze."""
+"""What all tests share: one thread, datasets of their own, data of a real maze, the built book."""
 
+import subprocess
 import sys
+from pathlib import Path
 
+import browser
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -61,3 +66,31 @@ def trained(tmp_path_factory, played):
     out = tmp_path_factory.mktemp("runs") / "umaze"
     Trainer(tiny_config(), played, seed=0).run(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """The folder with the HTML, built from the working tree with all warnings as errors."""
+    out = tmp_path_factory.mktemp("book")
+    builder = Path(sys.executable).with_name("jupyter-book")
+    command = [builder, "build", "-W", "-n", "--keep-going", ".", "--path-output", out]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    report = run.stdout + run.stderr
+    warnings = [line for line in report.splitlines() if "WARNING" in line or "ERROR" in line]
+    assert run.returncode == 0, "\n".join(warnings or report.splitlines()[-40:])
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser; for one module, because Playwright's event loop would disturb the notebooks."""
+    with browser.chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def reader(chromium, built):
+    """Somebody who reads the built book in a browser, without a network."""
+    browser.asset("mathjax")
+    with browser.served(built) as address:
+        yield browser.Reader(chromium, address)

@@ -6,8 +6,6 @@ page with a fault, so that it cannot pass by seeing nothing.
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -31,19 +29,6 @@ def pages_in_contents() -> list[str]:
 
 
 PAGES = pages_in_contents()
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Path:
-    """The folder with the HTML, built from the working tree with all warnings as errors."""
-    out = tmp_path_factory.mktemp("book")
-    builder = Path(sys.executable).with_name("jupyter-book")
-    command = [builder, "build", "-W", "-n", "--keep-going", ".", "--path-output", out]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    report = run.stdout + run.stderr
-    warnings = [line for line in report.splitlines() if "WARNING" in line or "ERROR" in line]
-    assert run.returncode == 0, "\n".join(warnings or report.splitlines()[-40:])
-    return out / "_build" / "html"
 
 
 @cache

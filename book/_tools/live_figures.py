@@ -42,15 +42,19 @@ def live_outputs(notebook: dict) -> dict[str, dict]:
     return found
 
 
-def wrap(image: nodes.image, figure: dict) -> None:
-    """Put a picture into the element that the loader looks for, with the figure's state."""
+def opening(figure: dict) -> str:
+    """The start of the element that the loader looks for; the still picture and its end follow."""
     state = json.dumps(figure["state"], separators=(",", ":")).replace("</", "<\\/")
-    before = (
+    return (
         f'<div class="mbta-figure" data-module="{escape(figure["module"])}">'
         f'<script type="application/json">{state}</script>'
     )
+
+
+def wrap(image: nodes.image, figure: dict) -> None:
+    """Put a picture into the element that the loader looks for."""
     place = image.parent.index(image)
-    image.parent.insert(place, nodes.raw("", before, format="html"))
+    image.parent.insert(place, nodes.raw("", opening(figure), format="html"))
     image.parent.insert(place + 2, nodes.raw("", "</div>", format="html"))
 
 
@@ -79,11 +83,8 @@ def script(name: str, text: str) -> str:
     return f"mbtaLive.give({json.dumps(name)}, {json.dumps(text)});\n"
 
 
-def write_assets(app, error) -> None:
-    """Write modules, weights and the style sheet below `_static/live`."""
-    if error or app.builder.format != "html":
-        return
-    folder = Path(app.outdir) / "_static" / "live"
+def write_assets(folder: Path) -> None:
+    """Write modules, weights and the style sheet of all figures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "live.css").write_text(bundle.style(), encoding="utf-8")
     for name in bundle.figures():
@@ -94,8 +95,14 @@ def write_assets(app, error) -> None:
         (folder / f"{name}.js").write_text(script(name, weights), encoding="utf-8")
 
 
+def finish(app, error) -> None:
+    """The files that the loader asks for, below `_static/live`."""
+    if not error and app.builder.format == "html":
+        write_assets(Path(app.outdir) / "_static" / "live")
+
+
 def setup(app) -> dict:
     app.connect("doctree-read", enliven)
     app.connect("html-page-context", add_loader)
-    app.connect("build-finished", write_assets)
+    app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
