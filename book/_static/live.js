@@ -77,7 +77,7 @@
       const module = await load(figure.dataset.module);
       figure.append(el);
       await module.default.render({ model: modelOf(state), el });
-      figure.classList.add("running");
+      if (el.isConnected) figure.classList.add("running"); // else it has given up
     } catch (error) {
       giveUp(figure, el, error);
     }

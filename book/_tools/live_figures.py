@@ -14,6 +14,8 @@ from html import escape
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,15 +32,19 @@ def _bundle():
 bundle = _bundle()
 
 
+def about(output: dict) -> dict:
+    """Module and state of the live figure that an output is, nothing if it is none."""
+    return output.get("metadata", {}).get("image/png", {}).get("live", {})
+
+
 def live_outputs(notebook: dict) -> dict[str, dict]:
     """Module and state of each live figure, by the SHA-256 of its still picture."""
     found = {}
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            live = output.get("metadata", {}).get("image/png", {}).get("live")
-            if live:
+            if about(output):
                 picture = base64.b64decode("".join(output["data"]["image/png"]))
-                found[hashlib.sha256(picture).hexdigest()] = live
+                found[hashlib.sha256(picture).hexdigest()] = about(output)
     return found
 
 
@@ -69,6 +75,36 @@ def enliven(app, doctree: nodes.document) -> None:
         if figure:
             wrap(image, figure)
             app.env.metadata[app.env.docname]["mbta_live"] = True
+
+
+class LiveFigure(SphinxDirective):
+    """A chapter's live figure on another page, with a caption.
+
+    ``{live-figure} PATH`` with the option ``module`` takes the first figure of that module out of
+    the notebook at PATH, which is relative to the page.
+    """
+
+    required_arguments = 1
+    option_spec = {"module": directives.unchanged_required}  # noqa: RUF012
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        relative, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(relative)
+        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                if about(output).get("module") == self.options["module"]:
+                    return self.figure(output)
+        raise self.error(f"{path} has no live figure of the module {self.options['module']!r}.")
+
+    def figure(self, output: dict) -> list[nodes.Node]:
+        self.env.metadata[self.env.docname]["mbta_live"] = True
+        picture = "".join(output["data"]["image/png"]).replace("\n", "")
+        text = escape(output["metadata"]["image/png"]["alt"])
+        image = f'<img alt="{text}" src="data:image/png;base64,{picture}">'
+        raw = nodes.raw("", f"{opening(about(output))}{image}</div>", format="html")
+        return [raw, *self.parse_content_to_nodes()]
 
 
 def add_loader(app, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -102,6 +138,7 @@ def finish(app, error) -> None:
 
 
 def setup(app) -> dict:
+    app.add_directive("live-figure", LiveFigure)
     app.connect("doctree-read", enliven)
     app.connect("html-page-context", add_loader)
     app.connect("build-finished", finish)

@@ -6,6 +6,7 @@ compute in the browser, the same in JupyterLab, in Colab and on the page of the 
 
 from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider
 from mbta_helpers.widgets.live import (
+    WELLS,
     BoundPicture,
     LiveFigure,
     PlanInBrowser,
@@ -14,6 +15,7 @@ from mbta_helpers.widgets.live import (
 )
 
 __all__ = [
+    "WELLS",
     "BoundPicture",
     "Figurine",
     "Flipbook",

@@ -122,10 +122,11 @@ class PlanInBrowser(LiveFigure):
     """Plans from a start to a goal and walks, with the shipped networks, in PointMaze.
 
     mazes: what `maze_state` gives, by name. maze: the one that is shown. weights: `half_weights`,
-    by name. seed: of the normal draws.
+    by name. candidates: of the search, a tenth of them elites. seed: of the normal draws.
     """
 
     module = "plan"
+    candidates = traitlets.Int().tag(sync=True)
     mazes = traitlets.Dict().tag(sync=True)
     maze = traitlets.Unicode().tag(sync=True)
     weights = traitlets.Dict().tag(sync=True)
@@ -138,9 +139,14 @@ class PlanInBrowser(LiveFigure):
             still,
             alt,
             maze=maze,
+            candidates=get_preset(maze).planner.cem.candidates,
             mazes={name: maze_state(name) for name in names},
             weights={name: bundle.half_weights(name) for name in names},
         )
+
+
+# Of two bowls: x, y, a, b, depth. The wide one is nearer to the origin, the other is deeper.
+WELLS = [[1.7, 1.3, 1.0, 1.5, 0.0], [-1.2, -0.9, 0.6, 0.6, 0.5]]
 
 
 class SearchPicture(LiveFigure):
@@ -151,7 +157,7 @@ class SearchPicture(LiveFigure):
     """
 
     module = "search"
-    wells = traitlets.List([[1.7, 1.3, 1.0, 1.5, 0.0], [-1.2, -0.9, 0.6, 0.6, 0.5]]).tag(sync=True)
+    wells = traitlets.List(WELLS).tag(sync=True)
     start = traitlets.List([0.0, 0.0]).tag(sync=True)
     candidates = traitlets.Int(60).tag(sync=True)
     elites = traitlets.Int(10).tag(sync=True)

@@ -1,6 +1,6 @@
 // Plan in the browser: a start, a goal, the shipped networks, CEM, and a walk with new plans.
 
-import { button, calm, fail, html, line, number, pause, pointer, svg } from "./draw.js";
+import { button, calm, fail, html, line, number, pause, pointer, slider, svg } from "./draw.js";
 import { Arena, readWeights, SkillModel } from "./networks.js";
 import { normals, planSteps } from "./planner.js";
 import { cellAt, centreOf, isFree, shapeOf, stepPoint } from "./point.js";
@@ -129,6 +129,9 @@ class PlanFigure {
     const slow = html("label", {}, below);
     this.slow = html("input", { type: "checkbox", name: "slow" }, slow);
     slow.append(" show each iteration for longer");
+    const most = Math.max(...mazes.map(([, maze]) => maze.planner.cem.candidates));
+    const range = { min: 20, max: most, step: 20, decimals: 0 };
+    slider(below, model, "candidates", { label: "candidates", ...range });
     this.said = html("p", { class: "said", "aria-live": "polite" }, el);
     this.detail = html("p", { class: "said detail" }, el);
     this.map.picture.addEventListener("click", (event) => this.apply(this.map.place(event)));
@@ -286,9 +289,17 @@ class PlanFigure {
     }
   }
 
+  /** The maze's planner with as many candidates as the slider says, a tenth of them elites. */
+  planner() {
+    const candidates = this.model.get("candidates");
+    const { planner } = this.maze;
+    const cem = { ...planner.cem, candidates, elites: Math.max(2, Math.floor(candidates / 10)) };
+    return { ...planner, cem };
+  }
+
   /** One search, drawn as it goes; returns the first skill of its plan, null if stopped. */
   async decide(networks, mine) {
-    const { planner } = this.maze;
+    const planner = this.planner();
     let spent = 0;
     let search = null;
     const from = Float32Array.from(this.state);

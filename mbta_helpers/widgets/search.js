@@ -37,11 +37,12 @@ function render({ model, el }) {
   el.classList.add("mbta-live");
   const panels = html("div", { class: "panels" }, el);
   const picture = svg("svg", { viewBox: `0 0 ${SIDE} ${SIDE}`, class: "ground" }, panels);
-  picture.setAttribute("role", "img");
+  picture.setAttribute("role", "application");
+  picture.setAttribute("tabindex", 0);
   picture.setAttribute(
     "aria-label",
     "The landscape with the candidates of one iteration, the elites among them marked, and the " +
-      "Gaussian that is fitted to the elites. A click moves the first mean.",
+      "Gaussian that is fitted to the elites. A click or the arrow keys move the first mean.",
   );
   const x = scale(-HALF, HALF, 0, SIDE);
   const y = scale(-HALF, HALF, SIDE, 0);
@@ -77,10 +78,19 @@ function render({ model, el }) {
   slider(sliders, model, "momentum", { label: "momentum", min: 0, max: 0.9, step: 0.05 });
   const said = html("p", { class: "said", "aria-live": "polite" }, el);
 
+  const begin = (place) => {
+    model.set("start", place.map((value) => Math.min(Math.max(value, -HALF), HALF)));
+    change("iterations", 0);
+  };
   picture.addEventListener("click", (event) => {
     const [px, py] = pointer(event, picture);
-    model.set("start", [x.invert(px), y.invert(py)]);
-    change("iterations", 0);
+    begin([x.invert(px), y.invert(py)]);
+  });
+  picture.addEventListener("keydown", (event) => {
+    const moves = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    begin(model.get("start").map((value, i) => value + 0.25 * moves[event.key][i]));
   });
 
   const names = ["iterations", "elites", "momentum", "seed", "start", "candidates"];
