@@ -116,6 +116,7 @@ class PlanFigure {
     el.classList.add("mbta-live");
     const top = html("div", { class: "controls" }, el);
     const mazes = Object.entries(model.get("mazes"));
+    mazes.sort(([, one], [, other]) => one.walls[0].length - other.walls[0].length);
     const labels = Object.fromEntries(mazes.map(([name, maze]) => [name, maze.label]));
     this.showMaze = choice(top, "Maze", labels, (name) => {
       model.set("maze", name);
@@ -322,8 +323,8 @@ class PlanFigure {
     if (this.plans === 1) this.el.dataset.planSeconds = (spent / 1000).toFixed(3);
     this.say(this.plans === 1 ? `Planned in ${number(spent / 1000)} s.` : this.said.textContent);
     this.detail.textContent =
-      `plan ${this.plans}: ${search.nearest} skills to its nearest point, ` +
-      `cost ${number(search.cost)}, ${number(spent / 1000)} s`;
+      `plan ${this.plans}: ${search.nearest} skills, cost ${number(search.cost)}, ` +
+      `made in ${number(spent / 1000)} s`;
     return search.skill;
   }
 
