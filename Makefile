@@ -14,27 +14,32 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab bench lint clean
+.PHONY: help book test test-all lab bench lint clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make book    build the book into _build/html"
-	@echo "make test    run every test: unit, property, notebook and page tests"
-	@echo "make lab     open the chapters in JupyterLab"
-	@echo "make bench   measure speed against the usual ways of doing it"
-	@echo "make lint    check style and formatting"
-	@echo "make clean   remove what was built (the environment in .venv stays)"
+	@echo "make book      build the book into _build/html"
+	@echo "make test      run every test: unit, property, notebook and page tests"
+	@echo "make test-all  the same, and every chapter as on Colab"
+	@echo "make lab       open the chapters in JupyterLab"
+	@echo "make bench     measure speed against the usual ways of doing it"
+	@echo "make lint      check style and formatting"
+	@echo "make clean     remove what was built (the environment in .venv stays)"
 	@echo "Variables: PYTHON=python3.12 chooses the interpreter (3.11, 3.12 or 3.13)."
 
 book: $(VENV)/.stamp-book
 	@$(BIN)/jupyter-book build -W -n --keep-going .
 	@echo "The book is built. Open $(CURDIR)/_build/html/index.html"
 
+# -m "" takes in what is marked "everything".
+test-all: SELECTION := -m ""
+test-all: test
+
 test: $(VENV)/.stamp-test
 	@$(TEST_THREADS) MINARI_DATASETS_PATH=$(CURDIR)/.cache/minari \
 	  $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 $(SELECTION)
 
 lab: $(VENV)/.stamp-lab
 	@$(BIN)/jupyter lab notebooks

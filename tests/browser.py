@@ -31,7 +31,10 @@ HOW = (
 )
 DESK = 1280  # pixels
 PHONE = 390
-TYPESET = "() => window.MathJax?.startup ? MathJax.startup.promise.then(() => true) : true"
+SETTLED = (
+    "() => Promise.all([window.MathJax?.startup?.promise, document.fonts.ready]).then(() => 1)"
+)
+SECONDS = 90  # to wait for a page on a busy machine
 
 
 def missing(reason: str) -> None:
@@ -52,6 +55,23 @@ def asset(package: str) -> Path:
         return assets.fetch(package) / package
     except assets.AssetError as error:
         return missing(f"NO NETWORK, so the pages are NOT tested in a browser: {error}")
+
+
+def violations(page) -> list[str]:
+    """What axe-core finds serious or critical on an open page, which is left empty after it.
+
+    Formulas are MathJax's, with a text of its own for screen readers; a thousand of them take long.
+    """
+    page.evaluate("() => document.querySelectorAll('mjx-container').forEach(node => node.remove())")
+    page.evaluate((asset("axe-core") / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("() => axe.run({resultTypes: ['violations']})")["violations"]
+    page.goto("about:blank")
+    return [
+        f"{rule['id']}: {rule['help']}: {node['html'][:120]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
@@ -96,8 +116,7 @@ class Reader:
             self.complaints.clear()
             tab.goto(url)
             if scripts:
-                tab.evaluate(TYPESET)
-                tab.wait_for_load_state("networkidle")
+                tab.evaluate(SETTLED)
         return tab
 
     def tab(self, theme: str, width: int, scripts: bool):
@@ -109,6 +128,7 @@ class Reader:
                 java_script_enabled=scripts,
                 reduced_motion="reduce",
             )
+            context.set_default_timeout(1000 * SECONDS)
             tab = context.new_page()
             self.tabs[way] = tab, self.listen(tab)
         return self.tabs[way]

@@ -7,6 +7,7 @@ with a fault, so that it cannot pass by seeing nothing.
 import ast
 import copy
 import os
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 import pytest
 
 import execute
+import last_run
 import live_figures
 import output_alt
 import sync_badges
@@ -466,6 +468,22 @@ def test_an_executed_notebook_settles(chapter):
     once = copy.deepcopy(chapter)
     execute.settle(chapter)
     assert chapter == once
+
+
+def test_a_run_leaves_a_record_of_itself(tmp_path):
+    """It is written, it survives the file, and it is not taken for the record of another run."""
+    path = tmp_path / "00_run.ipynb"
+    cell = nbformat.v4.new_code_cell("print('one\\ntwo')")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    assert last_run.sentence(nbformat.read(path, as_version=4)) == ""
+    execute.execute(path, timeout=60)
+    notebook = nbformat.read(path, as_version=4)
+    said = last_run.sentence(notebook)
+    assert re.search(r"ran on \d{4}-\d\d-\d\d, in \d+ s, with Python 3\.\d+.* torch \d", said)
+    assert re.search(r"on .+, \d+ cores?\.$", said)
+    assert platform.node() not in said
+    notebook.cells[0].outputs[0].text = "three"
+    assert last_run.sentence(notebook) == ""
 
 
 def test_alternative_texts_are_found_by_content(chapter):

@@ -11,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString
 
 ROOT = Path(__file__).resolve().parents[1]
+WEIGHT = 1_500_000  # bytes of a page and its pictures, without what all pages share
 PLACEHOLDER = 600  # characters of text below which a page is a placeholder
 CODE = ("pre", "code", "script", "style")
 
@@ -148,6 +150,16 @@ def output_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
             yield f"a traceback on the page: {tag.get_text()[:80]!r}"
 
 
+def weight_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
+    """The page and its own pictures come quickly through a slow line."""
+    sources = {tag["src"] for tag in soup.select("img[src]")}
+    targets = {target_of(path, source) for source in sources if not source.startswith("data:")}
+    own = {target[0] for target in targets if target and "_static" not in target[0].parts}
+    weight = sum(file.stat().st_size for file in {path, *own} if file.exists())
+    if weight > WEIGHT:
+        yield f"{weight:,} bytes, more than {WEIGHT:,}"
+
+
 CHECKS = [
     link_problems,
     picture_problems,
@@ -155,7 +167,19 @@ CHECKS = [
     text_problems,
     title_problems,
     output_problems,
+    weight_problems,
 ]
+
+
+def foreign_problems(path: Path, soup: BeautifulSoup) -> Iterator[str]:
+    """Whatever a browser fetches by itself is a file of the book; a link waits for a click."""
+    for tag in soup.find_all(src=True) + soup.find_all("link", href=True):
+        source = tag.get("src") or tag["href"]
+        if "canonical" not in tag.get("rel", []) and re.match(r"(https?:)?//", source):
+            yield f"fetched from elsewhere: {source}"
+    for tag in soup.find_all(["script", "style"]):
+        for source in re.findall(r"https?://[^\s\"')]+\.(?:m?js|css|woff2?)\b", tag.string or ""):
+            yield f"a script or a style names {source}"
 
 
 # -- the book ---------------------------------------------------------------------------------
@@ -167,6 +191,13 @@ def test_page(built, name, check):
     path = built / f"{name}.html"
     assert path.exists()
     assert list(check(path, page(path))) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fetches_nothing_from_elsewhere(built, name):
+    browser.asset("mathjax")
+    path = built / f"{name}.html"
+    assert list(foreign_problems(path, page(path))) == []
 
 
 def test_every_chapter_is_in_the_contents():
@@ -235,7 +266,7 @@ def site(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CHECKS, foreign_problems], ids=lambda check: check.__name__)
 def test_check_accepts_a_good_page(site, check):
     path = site(GOOD)
     assert list(check(path, page(path))) == []
@@ -260,6 +291,10 @@ def test_check_accepts_a_good_page(site, check):
         (text_problems, "Some words to read. ", ""),
         (title_problems, "<title>A page</title>", ""),
         (title_problems, "</h1>", "</h1><h1>Another</h1>"),
+        (weight_problems, "</body>", " " * WEIGHT + "</body>"),
+        (foreign_problems, "good.css", "https://example.org/good.css"),
+        (foreign_problems, "good.png", "//example.org/good.png"),
+        (foreign_problems, "<p>", '<script>const URL = "https://example.org/a.js"</script><p>'),
         (output_problems, "<p>", '<div class="cell_output"><div class="traceback">x</div></div>'),
     ],
 )

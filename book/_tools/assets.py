@@ -61,11 +61,12 @@ def unpack(archive: bytes, wanted: list[str], folder: Path) -> None:
                 target.write_bytes(tar.extractfile(files[name]).read())
 
 
-def fetch(package: str, lock: Path = LOCK, cache: Path = CACHE) -> Path:
+def fetch(package: str, lock: Path = LOCK, cache: Path | None = None) -> Path:
     """A folder that holds the folder ``package``, from the cache or else from the registry."""
     entry = json.loads(lock.read_text(encoding="utf-8"))[package]
     # A change of the entry is another folder.
     name = hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:12]
+    cache = cache or CACHE
     folder = cache / f"{package}-{entry['version']}-{name}"
     if folder.is_dir():
         return folder

@@ -3,18 +3,29 @@
 ``python book/_tools/execute.py [NOTEBOOK ...]``, by default all. What makes two runs differ
 although nothing has changed is left out: timing metadata, warnings and progress bars on the error
 stream, the identifiers of widgets. A cell that fails stops the run, and the file stays as it was.
+
+When, in how long, with which versions and on what machine a chapter ran is written into its
+metadata, together with a digest of the outputs, so that it is not taken for the record of another
+run. ``last_run.py`` puts it on the page.
 """
 
 import argparse
+import hashlib
+import json
 import os
+import platform
 import sys
 import time
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
+RECORD = "mbta_run"  # the key of the metadata
+PACKAGES = ("torch", "numpy", "gymnasium", "matplotlib")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -56,6 +67,39 @@ def settle(notebook) -> None:
                 view["model_id"] = f"{number:032x}"
 
 
+def machine() -> str:
+    """The model of the processor and the number of cores; nothing that names this machine."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    cores = os.cpu_count()
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def digest(notebook) -> str:
+    """A fingerprint of all outputs."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record(notebook, seconds: float) -> None:
+    """Write into the metadata of a notebook that it has just run."""
+    notebook.metadata[RECORD] = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "outputs": digest(notebook),
+        "seconds": round(seconds),
+        "versions": {
+            "Python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+    }
+
+
 def execute(path: Path, timeout: int) -> float:
     """Run one notebook in its own folder and write it back; returns the seconds that it took."""
     notebook = nbformat.read(path, as_version=4)
@@ -72,6 +116,7 @@ def execute(path: Path, timeout: int) -> float:
     client.execute()
     seconds = time.perf_counter() - started
     settle(notebook)
+    record(notebook, seconds)
     partial = path.with_suffix(".ipynb.part")
     nbformat.write(notebook, partial)
     os.replace(partial, path)
