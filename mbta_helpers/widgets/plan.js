@@ -106,7 +106,12 @@ function choice(parent, label, options, choose) {
   };
 }
 
-/** What the figure does; model: the state that the page or the kernel gives. */
+/**
+ * What the figure does; model: the state that the page or the kernel gives.
+ *
+ * state: of the ball, [x, y, v_x, v_y]. walked: the points it passed. last: the last search. tool:
+ * what a click does. A walk runs while `running` is the number that it began with.
+ */
 class PlanFigure {
   constructor(model, el) {
     this.model = model;
@@ -260,7 +265,7 @@ class PlanFigure {
       this.stop();
       return this.say("Stopped.");
     }
-    if (this.reached()) this.reset();
+    if (this.reached() || this.walked.length > this.maze.max_steps) this.reset();
     this.walking = true;
     this.go.textContent = "Stop";
     this.running += 1;
@@ -320,8 +325,10 @@ class PlanFigure {
     }
     this.last = search;
     this.plans += 1;
-    if (this.plans === 1) this.el.dataset.planSeconds = (spent / 1000).toFixed(3);
-    this.say(this.plans === 1 ? `Planned in ${number(spent / 1000)} s.` : this.said.textContent);
+    if (this.plans === 1) {
+      this.el.dataset.planSeconds = (spent / 1000).toFixed(3);
+      this.say(`Planned in ${number(spent / 1000)} s.`);
+    }
     this.detail.textContent =
       `plan ${this.plans}: ${search.nearest} skills, cost ${number(search.cost)}, ` +
       `made in ${number(spent / 1000)} s`;
