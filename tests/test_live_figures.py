@@ -84,8 +84,10 @@ def test_weights_are_those_of_the_shipped_networks_at_half_the_bits(maze):
     for name, tensor in tensors.items():
         exact = name.startswith("normaliser")
         assert torch.equal(tensor, own[name] if exact else own[name].half())
-    left_out = {name.split(".")[0] for name in own.keys() - tensors.keys()}
-    assert left_out == {"posterior", "policy"}, "of the policy, only the standard deviation"
+    left_out = {name for name in own.keys() - tensors.keys() if not name.startswith("posterior")}
+    assert all(".std_head." in name for name in left_out)
+    parts = {name.split(".")[0] for name in left_out}
+    assert parts == ({"policy"} if maze in bundle.EXPLORED else {"policy", "world_model"})
     assert len(base64.b64encode(sent)) < 450_000, "two of them fit on a page"
 
 
@@ -107,7 +109,7 @@ def test_weights_stay_out_of_the_committed_state():
         state = figure._repr_mimebundle_()[1]["image/png"]["live"]["state"]
         assert set(state["weights"].values()) == {None}
         assert len(json.dumps(state)) < 10_000
-        assert all(len(weights) > 300_000 for weights in figure.weights.values())
+        assert all(len(weights) > 250_000 for weights in figure.weights.values())
 
 
 def test_an_executed_notebook_keeps_the_picture_and_drops_the_view():
@@ -131,9 +133,11 @@ def test_a_planner_that_the_browser_does_not_know_is_refused(change):
         live.planner_state(replace(PlannerConfig(), **change), 30)
 
 
-def test_only_mazes_with_weights_can_be_planned_in():
+def test_only_mazes_with_weights_are_shown():
     with pytest.raises(UserError, match="not for pointmaze-umaze"):
         widgets.PlanInBrowser(still(), ALT, maze="pointmaze-umaze")
+    with pytest.raises(UserError, match="not for pointmaze-large"):
+        widgets.SkillExplorer(still(), ALT, [0.0] * 4, [0], [0.0] * 4, maze="pointmaze-large")
 
 
 # -- what is computed -------------------------------------------------------------------------

@@ -14,8 +14,11 @@ PARAMETERS = HERE.parent / "parameters"
 MAZES = ("pointmaze-medium", "pointmaze-large")  # those whose weights a page may load
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.M)
 
+EXPLORED = ("pointmaze-medium",)  # those whose outcomes' ellipses are drawn
+
 # What planning and walking read: no posterior, and of the policy only the mean.
 NEEDED = re.compile(r"normaliser|world_model|prior|support|policy\.(trunk|heads\.mean_head)")
+ELLIPSES = "world_model.heads.std_head"  # planning needs no more than the mean
 EXACT = "normaliser"  # these few numbers stay float32
 
 
@@ -55,7 +58,7 @@ def half_weights(maze: str) -> bytes:
     header, body = json.loads(content[8 : 8 + size]), content[8 + size :]
     entries, data = {}, b""
     for name in sorted(header):
-        if not NEEDED.match(name):
+        if not NEEDED.match(name) or (name.startswith(ELLIPSES) and maze not in EXPLORED):
             continue
         begin, end = header[name]["data_offsets"]
         numbers, kind = body[begin:end], "F32"

@@ -189,8 +189,10 @@ class SkillExplorer(LiveFigure):
         state: list[float],
         dims: list[int],
         epsilon: list[float],
-        maze: str = bundle.MAZES[0],
+        maze: str = bundle.EXPLORED[0],
     ):
+        names = bundle.EXPLORED
+        require(maze in names, f"There are ellipses for {', '.join(names)}, not for {maze}.")
         super().__init__(
             still,
             alt,

@@ -237,7 +237,7 @@ export class SkillModel {
     this.world = {
       trunk: pair("world_model.trunk"),
       mean: pair("world_model.heads.mean_head"),
-      std: pair("world_model.heads.std_head"),
+      std: "world_model.heads.std_head.fc1.weight" in tensors && pair("world_model.heads.std_head"),
     };
     this.skills = {
       trunk: pair("prior.trunk"),
@@ -299,7 +299,7 @@ export class SkillModel {
     };
   }
 
-  /** p_ψ(s_T|s, z): {loc, scale}, (rows, S) each, in map units; scale only if asked for. */
+  /** p_ψ(s_T|s, z): {loc, scale}, (rows, S) each, in map units; scale only if asked for, and there. */
   outcome(states, skills, rows, withScale = false) {
     const delta = this.normaliser.delta_std;
     const features = this.#pair(this.world.trunk, this.#input(states, rows, skills), rows, 0);
