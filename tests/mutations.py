@@ -1371,6 +1371,107 @@ DIAYN = [
     ),
 ]
 
+LIVE_FIGURES = [
+    mutation(
+        "Live figures: the spread of the elites is divided by their number",
+        "widgets/planner.js",
+        "squares / (elites - 1)",
+        "squares / elites",
+        "live_figures::test_search_agrees_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: momentum keeps nothing of the mean",
+        "widgets/planner.js",
+        "momentum * search.mean[i] +",
+        "0 * search.mean[i] +",
+        "live_figures::test_search_agrees_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: the best candidate is not kept",
+        "widgets/planner.js",
+        "  candidates.set(search.best);\n",
+        "",
+        "live_figures::test_search_agrees_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: the next search is not moved on",
+        "widgets/planner.js",
+        "last.best[i + size] : 0",
+        "last.best[i] : 0",
+        "live_figures::test_plans_agree_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: support is a penalty where the data is",
+        "widgets/planner.js",
+        "softplus(-known[k])",
+        "softplus(known[k])",
+        "live_figures::test_plans_agree_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: the penalty on ε is a sum over its dimensions",
+        "widgets/planner.js",
+        "(config.epsilon_penalty * squares) / size",
+        "config.epsilon_penalty * squares",
+        "live_figures::test_plans_agree_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: all skills are whitened by the first state's prior",
+        "widgets/planner.js",
+        "l ? model.prior(current, count) : model.prior(state, 1)",
+        "model.prior(l ? path[0] : state, l ? count : 1)",
+        "live_figures::test_plans_agree_for_the_same_draws",
+    ),
+    mutation(
+        "Live figures: the world model's change is in units of its spread",
+        "widgets/networks.js",
+        "states[i] + delta[i % dims] * loc[i]",
+        "states[i] + loc[i]",
+        "live_figures::test_networks_agree",
+    ),
+    mutation(
+        "Live figures: a wave of y is one of x",
+        "widgets/networks.js",
+        "Math.sin(phase * states[state + 1])",
+        "Math.sin(phase * states[state])",
+        "live_figures::test_networks_agree",
+    ),
+    mutation(
+        "Live figures: negative numbers of half precision lose their sign",
+        "widgets/networks.js",
+        "bits & 0x8000 ? -size : size",
+        "size",
+        "live_figures::test_networks_agree",
+    ),
+    mutation(
+        "Live figures: the ball is not damped",
+        "widgets/point.js",
+        "- DAMPING * velocity[i]",
+        "- 0 * velocity[i]",
+        "live_figures::test_point_moves_as_in_mujoco",
+    ),
+    mutation(
+        "Live figures: the ball's velocity is not clipped",
+        "widgets/point.js",
+        "[clip(state[2], FASTEST), clip(state[3], FASTEST)]",
+        "[state[2], state[3]]",
+        "live_figures::test_point_moves_as_in_mujoco",
+    ),
+    mutation(
+        "Live figures: walls also pull",
+        "widgets/point.js",
+        "Math.max(row.push + missing / (1 / MASS + row.soft), 0)",
+        "row.push + missing / (1 / MASS + row.soft)",
+        "live_figures::test_point_moves_as_in_mujoco",
+    ),
+    mutation(
+        "Live figures: the action term forgets the width of q",
+        "widgets/bound.js",
+        "steps * gain ** 2 * (m ** 2 + s ** 2)",
+        "steps * gain ** 2 * m ** 2",
+        "live_figures::test_terms_of_the_bound_are_those_of_the_closed_form",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -1387,6 +1488,7 @@ MUTATIONS = [
     *SOFT_OPTION_CRITIC,
     *FEUDAL,
     *DIAYN,
+    *LIVE_FIGURES,
 ]
 
 

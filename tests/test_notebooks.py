@@ -17,6 +17,7 @@ import pytest
 
 import execute
 import last_run
+import live_figures
 import output_alt
 import sync_badges
 
@@ -163,13 +164,12 @@ def skeleton_problems(notebook, path=None) -> Iterator[str]:
     for part in ("check", "pitfall", "exercise", "<details", "summary", "further reading"):
         if part not in text.replace("<summary>", "").replace("</summary>", ""):
             yield f"no {part!r} in the text"
-    views = (
-        output
+    interactive = (
+        WIDGET_VIEW in output.get("data", {}) or live_figures.about(output)
         for cell in code_cells(notebook)
         for output in cell.outputs
-        if WIDGET_VIEW in output.get("data", {})
     )
-    if next(views, None) is None:
+    if not any(interactive):
         yield "no interactive figure"
 
 

@@ -59,7 +59,10 @@ def settle(notebook) -> None:
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = count
-            view = output.get("data", {}).get(WIDGET_VIEW)
+            data = output.get("data", {})
+            if "live" in output.get("metadata", {}).get("image/png", {}):
+                data.pop(WIDGET_VIEW, None)  # its picture, not a viewer's "model not found"
+            view = data.get(WIDGET_VIEW)
             if view:
                 view["model_id"] = f"{number:032x}"
 

@@ -1,4 +1,4 @@
-"""Widgets: figures that a reader's hand changes, in a live kernel."""
+"""Figurines and flipbooks: figures that Python draws anew, or one of several that are there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""Widgets: figures that a reader's hand changes, in a live kernel or on a page without one.
+
+figurines: controls above a picture that Python draws, which needs a kernel. live: figures that
+compute in the browser, the same in JupyterLab, in Colab and on the page of the book.
+"""
+
+from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider
+from mbta_helpers.widgets.live import (
+    WELLS,
+    BoundPicture,
+    LiveFigure,
+    PlanInBrowser,
+    SearchPicture,
+    SkillExplorer,
+)
+
+__all__ = [
+    "WELLS",
+    "BoundPicture",
+    "Figurine",
+    "Flipbook",
+    "LiveFigure",
+    "PlanInBrowser",
+    "SearchPicture",
+    "SkillExplorer",
+    "slider",
+]
