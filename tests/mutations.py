@@ -1472,6 +1472,172 @@ LIVE_FIGURES = [
     ),
 ]
 
+WORLD_MODELS = [
+    mutation(
+        "temperature: logits are left as they are",
+        "latent/mdn_rnn.py",
+        "self.logits / temperature -",
+        "self.logits -",
+        "world_models::test_temperature_scales_weights_and_noise",
+    ),
+    mutation(
+        "temperature: noise times τ",
+        "latent/mdn_rnn.py",
+        "math.sqrt(temperature) * log_std.exp()",
+        "temperature * log_std.exp()",
+        "world_models::test_temperature_scales_weights_and_noise",
+    ),
+    mutation(
+        "temperature: noise is left as it is",
+        "latent/mdn_rnn.py",
+        "math.sqrt(temperature) * log_std.exp()",
+        "log_std.exp()",
+        "world_models::test_temperature_scales_weights_and_noise",
+    ),
+    mutation(
+        "mixture: dimensions of a group are averaged",
+        "latent/mdn_rnn.py",
+        ".sum(-2)  # (..., G, K)",
+        ".mean(-2)",
+        "world_models::test_the_density_of_a_mixture_is_that_of_torch",
+    ),
+    mutation(
+        "mixture: weights are not normalised",
+        "latent/mdn_rnn.py",
+        "(self.logits.log_softmax(-1) + groups)",
+        "(self.logits + groups)",
+        "world_models::test_the_density_of_a_mixture_is_that_of_torch",
+    ),
+    mutation(
+        "mixture: no log-scale",
+        "latent/mdn_rnn.py",
+        "-0.5 * scaled.square() - self.log_std",
+        "-0.5 * scaled.square()",
+        "world_models::test_the_density_of_a_mixture_is_that_of_torch",
+    ),
+    mutation(
+        "V: mean over pixels",
+        "latent/vae.py",
+        ".square().sum((1, 2))  # (B,)",
+        ".square().mean((1, 2))",
+        "world_models::test_the_loss_of_v_is_the_elbo_with_sums_over_pixels",
+    ),
+    mutation(
+        "V: mean over the code's dimensions",
+        "latent/vae.py",
+        "kl = gaussian_kl(q, prior).sum(-1)  # (B,)",
+        "kl = gaussian_kl(q, prior).mean(-1)",
+        "world_models::test_the_loss_of_v_is_the_elbo_with_sums_over_pixels",
+    ),
+    mutation(
+        "V: the tolerance is a ceiling",
+        "latent/vae.py",
+        "kl.clamp(min=free)",
+        "kl.clamp(max=free)",
+        "world_models::test_nats_below_the_tolerance_are_free",
+    ),
+    mutation(
+        "M: targets are the means of V",
+        "latent/mdn_rnn.py",
+        "targets.append(z[1:])",
+        "targets.append(self.mean[i][1:])",
+        "world_models::test_codes_are_drawn_anew_for_each_batch",
+    ),
+    mutation(
+        "M: the target is the input",
+        "latent/mdn_rnn.py",
+        "targets.append(z[1:])",
+        "targets.append(z[:-1])",
+        "world_models::test_inputs_and_targets_are_a_step_apart",
+    ),
+    mutation(
+        "M: the action of the step before",
+        "latent/mdn_rnn.py",
+        "torch.cat([z[:-1], self.action[i]], -1)",
+        "torch.cat([z[:-1], self.action[i].roll(1, 0)], -1)",
+        "world_models::test_inputs_and_targets_are_a_step_apart",
+    ),
+    mutation(
+        "M: one memory runs through all episodes of a batch",
+        "latent/mdn_rnn.py",
+        "h = self.lstm(inputs)[0].data  # steps of all rows in one line, (n, H)",
+        "h = self.lstm(inputs.data)[0]",
+        "world_models::test_each_episode_begins_with_an_empty_memory",
+    ),
+    mutation(
+        "M: an episode begins with something in memory",
+        "latent/mdn_rnn.py",
+        "return torch.zeros(count, self.config.hidden), torch.zeros(count, self.config.hidden)",
+        "return torch.ones(count, self.config.hidden), torch.zeros(count, self.config.hidden)",
+        "world_models::test_c_sees_a_memory_of_all_that_was_before_and_nothing_else",
+    ),
+    mutation(
+        "M: the end is left out of the loss",
+        "latent/mdn_rnn.py",
+        "return end - self.predict(h).log_prob(z.data).mean()",
+        "return -self.predict(h).log_prob(z.data).mean()",
+        "world_models::test_the_loss_of_m_is_minus_the_likelihood_of_code_and_end",
+    ),
+    mutation(
+        "reality: C sees the memory of its own action",
+        "latent/controller.py",
+        "action = act(rules, z, memory[0])\n"
+        "        memory = model.memory.remember(memory, z, action)",
+        "memory = model.memory.remember(memory, z, act(rules, z, memory[0]))\n"
+        "        action = act(rules, z, memory[0])",
+        "world_models::test_c_sees_a_memory_of_all_that_was_before_and_nothing_else",
+    ),
+    mutation(
+        "reality: who was hit plays on",
+        "latent/controller.py",
+        "alive &= ~games.step(action.numpy())",
+        "alive = ~games.step(action.numpy())",
+        "world_models::test_steps_in_reality_are_those_until_the_first_hit",
+    ),
+    mutation(
+        "dream: nobody dies",
+        "latent/controller.py",
+        "alive &= torch.rand(count, generator=generator) >= ends",
+        "alive &= torch.rand(count, generator=generator) >= 0 * ends",
+        "world_models::test_a_dream_ends_where_the_memory_says_so",
+    ),
+    mutation(
+        "dream: ends where it should go on",
+        "latent/controller.py",
+        ">= ends",
+        "< ends",
+        "world_models::test_a_dream_ends_where_the_memory_says_so",
+    ),
+    mutation(
+        "C: left is right",
+        "latent/controller.py",
+        "(score > 1 / 3).long() - (score < -1 / 3).long()",
+        "(score < -1 / 3).long() - (score > 1 / 3).long()",
+        "world_models::test_a_rule_is_linear_and_has_a_dead_zone",
+    ),
+    mutation(
+        "evolution: the return is minimised",
+        "latent/controller.py",
+        "search.tell(rules, (-lived).tolist())",
+        "search.tell(rules, lived.tolist())",
+        "world_models::test_evolution_climbs",
+    ),
+    mutation(
+        "stones: aimed at nobody",
+        "latent/stones.py",
+        "aim = self.player + self.rng",
+        "aim = SIDE / 2 + self.rng",
+        "world_models::test_stones_are_aimed_at_the_player_of_the_throw",
+    ),
+    mutation(
+        "recordings: one picture too few",
+        "latent/world_models.py",
+        "<= lived[:, None]",
+        "< lived[:, None]",
+        "world_models::test_recordings_end_with_the_hit",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -1489,6 +1655,7 @@ MUTATIONS = [
     *FEUDAL,
     *DIAYN,
     *LIVE_FIGURES,
+    *WORLD_MODELS,
 ]
 
 
