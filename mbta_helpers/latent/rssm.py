@@ -179,8 +179,12 @@ class RSSM(nn.Module):
         self.latent, self.deterministic = latent, deterministic
         self.inputs = nn.Sequential(nn.Linear(latent.size + action_dim, hidden), nn.ELU())
         self.cell = self.make_cell(hidden, deterministic)
-        self.prior = mlp(deterministic, hidden, latent.parameter_count)
-        self.posterior = mlp(deterministic + embedding_dim, hidden, latent.parameter_count)
+        self.prior = self.make_mlp(deterministic, hidden, latent.parameter_count)
+        self.posterior = self.make_mlp(
+            deterministic + embedding_dim, hidden, latent.parameter_count
+        )
+
+    make_mlp = staticmethod(mlp)  # what makes the small networks
 
     def make_cell(self, inputs: int, size: int) -> nn.Module:
         """What maps an input (B, inputs) and h_{t−1}, (B, size), to h_t."""
