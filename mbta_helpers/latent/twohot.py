@@ -76,10 +76,19 @@ class TwoHotHead(nn.Module):
     the two-hot target, (...).
     """
 
-    def __init__(self, make_mlp: Callable[..., nn.Sequential], *sizes: int, layers: int):
-        """make_mlp: from (F, hidden, outputs, layers) to a network; sizes: F and hidden."""
+    def __init__(
+        self,
+        make_mlp: Callable[..., nn.Sequential],
+        *sizes: int,
+        layers: int,
+        extent: float = 20.0,
+    ):
+        """make_mlp: from (F, hidden, outputs, layers) to a network. sizes: F and hidden.
+
+        extent: symlog of the last bin.
+        """
         super().__init__()
-        self.register_buffer("bins", symexp_bins())
+        self.register_buffer("bins", symexp_bins(extent=extent))
         self.network = make_mlp(*sizes, len(self.bins), layers)
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
