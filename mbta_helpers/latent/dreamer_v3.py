@@ -11,7 +11,6 @@ D numbers in h.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -327,9 +326,10 @@ class DreamerV3:
     def dream(self, start: State, alive: Tensor, generator: torch.Generator) -> Imagined:
         """Follow the actor from states (N, ...); alive: (N,), 0 where the episode has ended."""
         c = self.config
-        policy: Callable[[State], Tensor] = lambda state: self.draw(  # noqa: E731
-            self.actor(state.features), generator
-        )
+
+        def policy(state: State) -> Tensor:
+            return self.draw(self.actor(state.features), generator)
+
         trajectory = imagine(self.model.rssm, start, policy, c.horizon, generator)
         features = trajectory.states.features
         reward = self.model.predict_reward(features[:, 1:])
