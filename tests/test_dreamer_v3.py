@@ -1,9 +1,13 @@
 """DreamerV3: each part against brute force, and what may not learn from what."""
 
+import importlib.util
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Independent, Normal
@@ -19,6 +23,7 @@ from mbta_helpers.latent.dreamer_v3 import (
     WorldModelV3,
     actor_loss,
     replay_returns,
+    scaled_point_tasks,
     train_dreamer_v3,
 )
 from mbta_helpers.latent.replay import Sequences
@@ -459,3 +464,36 @@ def test_a_short_training_acts_learns_and_evaluates():
     assert (history.returns == again.returns).all(), "the seed decides"
     action = agent.act(agent.model.rssm.start(4), generator(), explore=True)
     assert action.shape == (4, 2) and action.abs().max() <= 1
+
+
+def test_rewards_are_scaled():
+    """The same pushes earn the same, times the scale."""
+    earned = []
+    for scale in (1.0, 100.0):
+        environments = scaled_point_tasks(2, scale)
+        environments.reset(seed=0)
+        earned.append(environments.step(np.zeros((2, 2), np.float32))[1])
+    assert (earned[0] < 0).all() and np.allclose(100 * earned[0], earned[1])
+
+
+# -- the script -------------------------------------------------------------------------------
+
+
+def test_the_script_writes_each_run_once_in_units_of_the_task(tmp_path, monkeypatch, capsys):
+    path = Path(__file__).parents[1] / "scripts" / "dreamer_v3_scales.py"
+    spec = importlib.util.spec_from_file_location("dreamer_v3_scales", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name in ("UPDATES", "EVALUATE_EVERY", "EPISODES"):
+        monkeypatch.setattr(script, name, 2)
+    out = tmp_path / "runs.json"
+    wanted = ["--heads", "V3", "--scales", "100", "--seeds", "9", "--out", str(out)]
+    assert script.main(wanted) == 0
+    stored = json.loads(out.read_text("utf-8"))
+    (row,) = stored["runs"]
+    assert (row["heads"], row["scale"], row["seed"]) == ("V3", 100.0, 9)
+    assert np.shape(row["returns"]) == (1, 2) and -150 < np.mean(row["returns"]) < 0
+    assert stored["provenance"]["config"]["entropy"] == 3e-4
+    capsys.readouterr()
+    assert script.main(wanted) == 0
+    assert capsys.readouterr().out == "", "a run that is there is not made again"
