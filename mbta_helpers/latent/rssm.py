@@ -127,8 +127,9 @@ class CategoricalLatent:
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """onehot + p − sg(p): the value is a draw, the gradient that of the probabilities."""
         p = self.probabilities(parameters)
-        index = torch.multinomial(p.detach().flatten(0, -2), 1, generator=generator)  # (…, 1)
-        one_hot = F.one_hot(index.view(p.shape[:-1]), self.classes)
+        level = torch.rand((*p.shape[:-1], 1), generator=generator)
+        index = (p.detach().cumsum(-1)[..., :-1] <= level).sum(-1)  # (..., groups)
+        one_hot = F.one_hot(index, self.classes)
         return (one_hot + p - p.detach()).flatten(-2)
 
     def mode(self, parameters: Tensor) -> Tensor:
@@ -178,8 +179,12 @@ class RSSM(nn.Module):
         self.latent, self.deterministic = latent, deterministic
         self.inputs = nn.Sequential(nn.Linear(latent.size + action_dim, hidden), nn.ELU())
         self.cell = self.make_cell(hidden, deterministic)
-        self.prior = mlp(deterministic, hidden, latent.parameter_count)
-        self.posterior = mlp(deterministic + embedding_dim, hidden, latent.parameter_count)
+        self.prior = self.make_mlp(deterministic, hidden, latent.parameter_count)
+        self.posterior = self.make_mlp(
+            deterministic + embedding_dim, hidden, latent.parameter_count
+        )
+
+    make_mlp = staticmethod(mlp)  # what makes the small networks
 
     def make_cell(self, inputs: int, size: int) -> nn.Module:
         """What maps an input (B, inputs) and h_{t−1}, (B, size), to h_t."""

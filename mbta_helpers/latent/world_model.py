@@ -84,12 +84,14 @@ class WorldModel(nn.Module):
         count, width = math.prod(observation_shape), config.hidden
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = mlp(count, width, config.embedding, config.layers)
+            self.encoder = self.make_mlp(count, width, config.embedding, config.layers)
             self.rssm = self.make_rssm()
             features = config.deterministic + config.latent.size
-            self.decoder = mlp(features, width, count, config.layers)
-            self.reward = mlp(features, width, 1, config.layers)
-            self.continuation = mlp(features, width, 1, config.layers)
+            self.decoder = self.make_mlp(features, width, count, config.layers)
+            self.reward = self.make_mlp(features, width, 1, config.layers)
+            self.continuation = self.make_mlp(features, width, 1, config.layers)
+
+    make_mlp = staticmethod(mlp)  # what makes encoder, decoder and heads
 
     def make_rssm(self) -> RSSM:
         c = self.config
