@@ -31,8 +31,8 @@ from mbta_helpers.datasets import versions
 from mbta_helpers.latent.controller import EvolutionConfig, evolve, play_in_dream, play_in_reality
 from mbta_helpers.latent.stones import MAX_STEPS, Stones
 from mbta_helpers.latent.world_models import (
-    WorldModel,
-    WorldModelConfig,
+    VisionAndMemory,
+    VisionAndMemoryConfig,
     random_moves,
     train_world_model,
     with_untrained_memory,
@@ -40,7 +40,7 @@ from mbta_helpers.latent.world_models import (
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5, 2.0, 3.0)
 EPISODES = 300
-CONFIG, SEARCH = WorldModelConfig(), EvolutionConfig()
+CONFIG, SEARCH = VisionAndMemoryConfig(), EvolutionConfig()
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "world_models.json"
 
 
@@ -55,12 +55,12 @@ def play_at_random(rng: np.random.Generator) -> float:
     return steps / EPISODES
 
 
-def in_reality(model: WorldModel, rule: Tensor, seed: int) -> float:
+def in_reality(model: VisionAndMemory, rule: Tensor, seed: int) -> float:
     """Mean steps survived in fresh games, the same starts for every rule of a seed."""
     return play_in_reality(model, rule, EPISODES, np.random.default_rng([seed, 1])).mean()
 
 
-def dreamt(model: WorldModel, temperature: float, seed: int) -> dict:
+def dreamt(model: VisionAndMemory, temperature: float, seed: int) -> dict:
     """A rule from the dream: what it survives there and in reality."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -77,7 +77,7 @@ def dreamt(model: WorldModel, temperature: float, seed: int) -> dict:
     }
 
 
-def lived(model: WorldModel, seed: int, blind: bool = False) -> float:
+def lived(model: VisionAndMemory, seed: int, blind: bool = False) -> float:
     """What a rule from reality survives; a blind one does not see the memory."""
     rng, unseen = np.random.default_rng([seed, 0]), model.memory.config.hidden if blind else 0
 

@@ -27,14 +27,14 @@ from mbta_helpers.latent.mdn_rnn import MDNRNN, Episodes, MDNConfig, Mixture, tr
 from mbta_helpers.latent.stones import ENV_ID, FALL, FOOT, MAX_STEPS, SIDE, Stones
 from mbta_helpers.latent.vae import VAE, VAEConfig, initialise, train_vae
 from mbta_helpers.latent.world_models import (
-    WorldModelConfig,
+    VisionAndMemoryConfig,
     encode,
     record,
     train_world_model,
     with_untrained_memory,
 )
 
-SMALL = WorldModelConfig(
+SMALL = VisionAndMemoryConfig(
     episodes=40,
     steps=12,
     vae=VAEConfig(hidden=16, updates=20),

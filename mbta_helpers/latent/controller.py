@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mbta_helpers.errors import require
 from mbta_helpers.latent.stones import MAX_STEPS, Stones
-from mbta_helpers.latent.world_models import WorldModel
+from mbta_helpers.latent.world_models import VisionAndMemory
 
 Play = Callable[[Tensor, int], np.ndarray]  # rules (P, D) and E to steps survived (P, E)
 
@@ -36,7 +36,7 @@ def act(rules: Tensor, z: Tensor, h: Tensor) -> Tensor:
 
 @torch.no_grad()
 def play_in_reality(
-    model: WorldModel, rules: Tensor, episodes: int, rng: np.random.Generator
+    model: VisionAndMemory, rules: Tensor, episodes: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Steps survived, (P, E); the eye gives means, the memory follows."""
     count = len(rules) * episodes
@@ -55,7 +55,7 @@ def play_in_reality(
 
 @torch.no_grad()
 def play_in_dream(
-    model: WorldModel,
+    model: VisionAndMemory,
     rules: Tensor,
     episodes: int,
     temperature: float,

@@ -21,7 +21,7 @@ from mbta_helpers.latent.vae import VAE, VAEConfig, initialise, train_vae
 KEEP = 0.9  # the chance that random play repeats its last move
 
 
-class Recording(NamedTuple):
+class Recordings(NamedTuple):
     """Random play. pictures: (F, side, side). action, hit: for each episode (T,)."""
 
     pictures: Tensor
@@ -35,7 +35,7 @@ def random_moves(last: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random(len(last)) < KEEP, last, new)
 
 
-def record(episodes: int, steps: int, rng: np.random.Generator) -> Recording:
+def record(episodes: int, steps: int, rng: np.random.Generator) -> Recordings:
     """Episodes of random play, until a hit or for that many steps."""
     games, alive = Stones(episodes, rng), np.ones(episodes, bool)
     action = rng.integers(0, len(MOVES), episodes)
@@ -49,7 +49,7 @@ def record(episodes: int, steps: int, rng: np.random.Generator) -> Recording:
         actions.append(action)
         hits.append(hit)
     seen = np.arange(steps + 1) <= lived[:, None]  # pictures up to the last of each episode
-    return Recording(
+    return Recordings(
         torch.from_numpy(np.stack(pictures, 1)[seen]),
         [torch.from_numpy(a[:n]) for a, n in zip(np.stack(actions, 1), lived, strict=True)],
         [torch.from_numpy(h[:n]).float() for h, n in zip(np.stack(hits, 1), lived, strict=True)],
@@ -57,7 +57,7 @@ def record(episodes: int, steps: int, rng: np.random.Generator) -> Recording:
 
 
 @torch.no_grad()
-def encode(vae: VAE, recording: Recording) -> Episodes:
+def encode(vae: VAE, recording: Recordings) -> Episodes:
     """The recording as codes."""
     q, lengths = vae.encode(recording.pictures), [len(a) + 1 for a in recording.action]
     one_hot = torch.eye(len(MOVES))
@@ -70,7 +70,7 @@ def encode(vae: VAE, recording: Recording) -> Episodes:
 
 
 @dataclass(frozen=True)
-class WorldModelConfig:
+class VisionAndMemoryConfig:
     """How much to record, and how to learn from it."""
 
     episodes: int = 4000
@@ -79,7 +79,7 @@ class WorldModelConfig:
     memory: MDNConfig = field(default_factory=MDNConfig)
 
 
-class WorldModel(NamedTuple):
+class VisionAndMemory(NamedTuple):
     """Eye and memory; mean and std, (n, Z), are codes of first pictures, where dreams begin."""
 
     vae: VAE
@@ -93,7 +93,7 @@ class WorldModel(NamedTuple):
         return self.mean.shape[1] + self.memory.config.hidden + 1
 
 
-def train_world_model(config: WorldModelConfig, seed: int) -> tuple[WorldModel, Episodes]:
+def train_world_model(config: VisionAndMemoryConfig, seed: int) -> tuple[VisionAndMemory, Episodes]:
     """V and M from random play, and the play as codes."""
     generator = torch.Generator().manual_seed(seed)
     recording = record(config.episodes, config.steps, np.random.default_rng(seed))
@@ -102,13 +102,13 @@ def train_world_model(config: WorldModelConfig, seed: int) -> tuple[WorldModel, 
     return dreaming_from(vae, train_mdn_rnn(episodes, config.memory, generator), episodes), episodes
 
 
-def dreaming_from(vae: VAE, memory: MDNRNN, episodes: Episodes) -> WorldModel:
+def dreaming_from(vae: VAE, memory: MDNRNN, episodes: Episodes) -> VisionAndMemory:
     """The parts together, with the first codes of the episodes."""
     first = (torch.stack([each[0] for each in part]) for part in (episodes.mean, episodes.std))
-    return WorldModel(vae, memory, *first)
+    return VisionAndMemory(vae, memory, *first)
 
 
-def with_untrained_memory(model: WorldModel, seed: int) -> WorldModel:
+def with_untrained_memory(model: VisionAndMemory, seed: int) -> VisionAndMemory:
     """The same eye with a memory whose weights are as they were drawn: the control."""
     memory = MDNRNN(model.memory.config)
     initialise(memory, torch.Generator().manual_seed(seed))
