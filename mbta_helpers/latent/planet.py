@@ -44,10 +44,10 @@ class PlanetConfig:
     noise: float = 0.3
     batch: int = 16
     length: int = 20
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     gradient_norm: float = 100.0
     random: int = 2
-    updates: int = 60
+    updates: int = 100
     overshooting: float = 0.0
     distance: int = 5
     capacity: int = 10_000
@@ -65,6 +65,11 @@ class PlanetConfig:
             f"distance lies between 2 and {self.length - 1}, the steps that follow a sequence's "
             f"first, not {self.distance}.",
         )
+
+
+# What chapter 15 uses: Pendulum's observations and the pictures are told in finer units than σ = 1.
+PENDULUM = PlanetConfig(WorldModelConfig(free_nats=1.0, observation_scale=10.0))
+PICTURES = PlanetConfig(WorldModelConfig(observation_scale=25.0))
 
 
 # -- planning -------------------------------------------------------------------------------------
@@ -221,3 +226,26 @@ def train(
         if watch is not None:
             watch(number, agent, history)
     return agent, history
+
+
+# -- looking ahead --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def open_loop(
+    model: WorldModel, batch: Sequences, seen: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Observations and rewards that the model expects, (B, T, *O) and (B, T).
+
+    It filters the first `seen` rows and imagines the rest with the actions that were taken: what it
+    shows of the first rows are reconstructions, what follows are predictions from one draw.
+    """
+    require(
+        1 <= seen < batch.reward.shape[1],
+        f"Of {batch.reward.shape[1]} rows between 1 and all but one are seen, not {seen}.",
+    )
+    states, _ = model.observe(Sequences(*(part[:, :seen] for part in batch)), generator)
+    last = State(*(part[:, -1] for part in states))
+    ahead = model.rssm.imagine(last, batch.action[:, seen:], generator)
+    features = torch.cat([states.features, ahead.features], 1)
+    return model.predict_observation(features), model.predict_reward(features)
