@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mbta_helpers.errors import unknown
+from mbta_helpers.latent.planet import Learner, PlanetConfig, open_loop
 from mbta_helpers.latent.replay import Sequences
 from mbta_helpers.latent.rssm import RSSM, GaussianLatent
-from mbta_helpers.latent.world_model import WorldModel
+from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
 
 WAIT, PLACES, STEPS = 3, 9, 14  # rows before the fork, places of the spot, rows of a sequence
 CUE_AGAIN = 12  # the row from which the cue is shown again
+SEEN = 2  # rows that a model sees before it imagines the rest
+UPDATES = 800
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,44 @@ def forks(count: int, generator: torch.Generator) -> tuple[Sequences, Tensor, Te
     first = zeros.clone()
     first[:, 0] = 1.0
     return Sequences(observation, zeros[..., None], zeros, first, zeros), cue, side
+
+
+KINDS = {
+    "both parts": (WorldModel, GaussianLatent(4)),
+    "deterministic alone": (WorldModel, SureLatent(4)),
+    "random alone": (RandomPathModel, GaussianLatent(4)),
+}
+
+
+def train_on_forks(kind: str, updates: int, seed: int) -> WorldModel:
+    """A model of one of KINDS, trained on fresh sequences."""
+    if kind not in KINDS:
+        raise unknown("kind of state", kind, KINDS)
+    make, latent = KINDS[kind]
+    sizes = {"deterministic": 32, "hidden": 32, "embedding": 32, "layers": 1}
+    config = WorldModelConfig(latent, free_nats=0.0, observation_scale=25.0, **sizes)
+    model = make((PLACES + 2,), 1, config, seed)
+    learner = Learner(model, PlanetConfig(config, learning_rate=3e-3))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(updates):
+        learner.update(forks(32, generator)[0], generator)
+    return model
+
+
+def measure(model: WorldModel, seed: int, count: int = 500) -> dict[str, float]:
+    """Shares of imagined futures, after SEEN rows.
+
+    decided: the spot is at one end and not at the other (0.5 apart). right: at the right one.
+    kept: decided, and at the same end three rows later. recalled: the cue has the right sign.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch, cue, _ = forks(count, generator)
+    seen, _ = open_loop(model, batch, SEEN, generator)
+    ahead = seen[:, :, PLACES - 1] - seen[:, :, 0]  # right end less left end, (count, T)
+    arrived = WAIT + PLACES // 2
+    decided = ahead[:, arrived].abs() > 0.5
+    kept = decided & (ahead[:, arrived] * ahead[:, arrived + 3] > 0)
+    recalled = seen[:, CUE_AGAIN, PLACES] * cue > 0
+    right = decided & (ahead[:, arrived] > 0)
+    shares = {"decided": decided, "right": right, "kept": kept, "recalled": recalled}
+    return {name: round(part.float().mean().item(), 3) for name, part in shares.items()}
