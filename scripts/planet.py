@@ -2,7 +2,7 @@
 
     python scripts/planet.py [--only pendulum forks overshooting] [--seeds 0 1 2] [--out FILE]
 
-pendulum: the recipe of the chapter on mbta/Pendulum-v0, evaluated every five rounds in ten episodes
+pendulum: the recipe of the chapter on mbta/Pendulum-v0, evaluated every five rounds in eight episodes
 of starts of their own. forks: three kinds of state on sequences with a coin toss and a cue.
 overshooting: pictures of the point with and without latent overshooting, open-loop errors on
 episodes that were not trained on. A run that is in the file already is not made again. One core:
@@ -39,7 +39,7 @@ def pendulum(seed: int) -> Iterator[dict]:
     """Returns of the collected episodes, and of evaluations without noise."""
     training, tests = (
         gym.make_vec("mbta/Pendulum-v0", num_envs=count, vectorization_mode="sync")
-        for count in (2, 10)
+        for count in (2, 8)
     )
     config, evaluations, seconds = planet.PENDULUM, {}, []
     model = WorldModel((3,), 1, config.model, seed)
