@@ -2,11 +2,12 @@
 
     python scripts/planet.py [--only pendulum forks overshooting] [--seeds 0 1 2] [--out FILE]
 
-pendulum: the recipe of the chapter on mbta/Pendulum-v0, evaluated every five rounds in eight episodes
-of starts of their own. forks: three kinds of state on sequences with a coin toss and a cue.
-overshooting: pictures of the point with and without latent overshooting, open-loop errors on
-episodes that were not trained on. A run that is in the file already is not made again. One core:
-about two minutes of processor time for a seed of the pendulum, half a minute for the others.
+pendulum: the recipe of the chapter on mbta/Pendulum-v0, evaluated every five rounds in eight
+episodes of starts of their own. forks: three kinds of state on sequences with a coin toss and a
+cue; the parameters of the first seed are written beside the file. overshooting: pictures of the
+point with and without latent overshooting, open-loop errors on episodes that were not trained on. A
+run that is in the file already is not made again. One core: two to three minutes of processor time
+for a seed of the pendulum, half a minute for the others.
 """
 
 from __future__ import annotations

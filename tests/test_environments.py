@@ -60,14 +60,14 @@ def test_a_wall_stops_the_point_across_and_not_along():
 
 def test_a_spot_is_a_gaussian_where_it_should_be():
     """Right is a greater column, up a smaller row; the brighter spot is seen where two overlap."""
-    places = np.array([[-1.0, 1.0], [1.0, -1.0], [1 / 15, 1 / 15]])
-    picture = draw_spots(places, np.array([0.5, 1.0, 0.8]))
+    places = np.array([[-1.0, 1.0], [1.0, -1.0], [1 / 15, 1 / 15], [3 / 15, 1 / 15]])
+    picture = draw_spots(places, np.array([0.5, 1.0, 0.8, 0.7]))
     assert picture.shape == (SIDE, SIDE) and picture.dtype == np.float32
     assert picture[0, 0] == 0.5 and picture[-1, -1] == 1.0
     for r in range(SIDE):
         for c in range(SIDE):
             spots = []
-            for (x, y), light in zip(places, (0.5, 1.0, 0.8), strict=True):
+            for (x, y), light in zip(places, (0.5, 1.0, 0.8, 0.7), strict=True):
                 column, line = (x + 1) / 2 * 15, (1 - y) / 2 * 15
                 squared = (c - column) ** 2 + (r - line) ** 2
                 spots.append(light * np.exp(-0.5 * squared / BLOB**2))

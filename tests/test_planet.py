@@ -132,9 +132,10 @@ def test_the_first_action_of_the_mean_is_taken(known):
 
 
 def test_actions_are_cut_off():
-    far = Known(torch.full((1, 5, 2), 3.0))
+    far = Known(torch.full((60, 5, 2), 3.0))
+    quick = replace(sharp(), cem=CEMConfig(candidates=40, iterations=3, elites=4))
     for explore in (False, True):
-        action = planet.Planet(far, sharp()).act(far.states(), generator(), explore)
+        action = planet.Planet(far, quick).act(far.states(), generator(), explore)
         assert action.abs().max() <= 1 and action.mean() > 0.5
 
 
@@ -216,7 +217,7 @@ def test_overshooting_is_zero_where_the_model_is_certain_to_agree():
 
 def test_updates_lower_the_loss_and_overshooting_enters_it():
     batch, losses, weights = batch_of(8), [], []
-    for overshooting in (0.0, 1.0):
+    for overshooting in (0.0, 1e-9, 1.0):
         config = planet.PlanetConfig(
             WorldModelConfig(**SIZES), overshooting=overshooting, distance=3
         )
@@ -225,7 +226,7 @@ def test_updates_lower_the_loss_and_overshooting_enters_it():
         losses.append([each["observation"] + each["reward"] for each in terms])
         weights.append(learner.model.rssm.prior[0].weight.detach())
         assert np.mean(losses[-1][-10:]) < 0.8 * losses[-1][0]
-    assert not torch.allclose(*weights)
+    assert not torch.allclose(*weights[1:])  # of the same draws
 
 
 def test_the_gradient_is_clipped():
@@ -302,7 +303,7 @@ def test_open_loop_sees_the_first_rows_and_no_more():
     assert torch.equal(seen, other)
     changed.observation[:, 2] += 5
     other, _ = planet.open_loop(model, changed, 3, generator())
-    assert torch.equal(seen[:, :2], other[:, :2]) and not torch.equal(seen[:, 2:], other[:, 2:])
+    assert torch.equal(seen[:, :2], other[:, :2]) and not torch.equal(seen[:, 3:], other[:, 3:])
 
 
 def test_open_loop_takes_each_action_at_its_row():

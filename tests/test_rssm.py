@@ -188,6 +188,7 @@ def test_states_are_stacked_flattened_and_cut():
     assert together.flatten().parameters.shape == (20, 6)
     assert together.features.shape == (4, 5, 9)
     assert torch.equal(together.features[..., :6], together.h)
+    assert torch.equal(together.features[..., 6:], together.z)
     held = State(*(part.requires_grad_() for part in together)).detach()
     assert not any(part.requires_grad for part in held)
 
