@@ -34,7 +34,7 @@ from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "planet.json"
 ROUNDS, EVALUATE_EVERY, TESTS = 15, 5, 5000  # TESTS: first seed of the evaluations' starts
-SEEN, PICTURE_UPDATES = 5, 3000
+SEEN, PICTURE_UPDATES = 5, 2000
 PARTS = ("pendulum", "forks", "overshooting", "pictures")
 
 
@@ -76,14 +76,16 @@ def forks(seed: int, folder: Path) -> Iterator[dict]:
             keep(model, folder / f"{kind.replace(' ', '-')}.safetensors")
 
 
-def random_episodes(task: str, count: int, rounds: int, seed: int) -> SequenceReplay:
+def random_episodes(
+    task: str, count: int, rounds: int, seed: int, agent: type = RandomAgent
+) -> SequenceReplay:
     """`rounds` episodes of random actions in each of `count` environments."""
     env = gym.make_vec(task, num_envs=count, vectorization_mode="sync")
     shape, actions = env.single_observation_space.shape, env.single_action_space.shape[0]
     model = WorldModel(shape, actions, WorldModelConfig())
     driver, replay = Driver(env, model, seed), SequenceReplay(101 * rounds, count, shape, actions)
     for _ in range(rounds):
-        planet.collect_episodes(driver, RandomAgent(model), replay)
+        planet.collect_episodes(driver, agent(model), replay)
     return replay
 
 
@@ -117,8 +119,8 @@ def overshooting(seed: int) -> Iterator[dict]:
 def pictures(seed: int, folder: Path) -> Iterator[dict]:
     """A model of the point's pictures; the parameters of seed 0 are kept, at half precision."""
     replays = [
-        random_episodes("mbta/PointPictures-v0", 64, rounds, start + 100 * seed)
-        for rounds, start in ((10, 10_000), (1, 20_000))
+        random_episodes("mbta/PointPictures-v0", 64, rounds, start + 1000 * seed, planet.Wanderer)
+        for rounds, start in ((10, 10_000), (1, 10_900))
     ]
     config, draw = planet.PICTURES, torch.Generator().manual_seed(seed)
     model = WorldModel((16, 16), 2, config.model, seed)

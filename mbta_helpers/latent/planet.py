@@ -69,7 +69,11 @@ class PlanetConfig:
 
 # What chapter 15 uses: Pendulum's observations and the pictures are told in finer units than σ = 1.
 PENDULUM = PlanetConfig(WorldModelConfig(free_nats=1.0, observation_scale=10.0))
-PICTURES = PlanetConfig(WorldModelConfig(observation_scale=25.0))
+PICTURES = PlanetConfig(
+    WorldModelConfig(hidden=80, embedding=80, free_nats=1.0, observation_scale=50.0),
+    batch=24,
+    length=15,
+)
 
 
 # -- planning -------------------------------------------------------------------------------------
@@ -114,6 +118,20 @@ class Planet:
         if explore:
             action = action + self.config.noise * torch.randn(action.shape, generator=generator)
         return action.clamp(-1, 1)
+
+
+class Wanderer(RandomAgent):
+    """Random actions, each held for `hold` steps, so that pushes add up; for data of a task."""
+
+    def __init__(self, model: WorldModel, hold: int = 6):
+        super().__init__(model)
+        self.hold, self.count = hold, 0
+
+    def act(self, state: State, generator: torch.Generator, explore: bool) -> Tensor:
+        if self.count % self.hold == 0:
+            self.held = super().act(state, generator, explore)
+        self.count += 1
+        return self.held
 
 
 # -- learning -------------------------------------------------------------------------------------
