@@ -89,15 +89,20 @@ KINDS = {
 }
 
 
-def train_on_forks(kind: str, updates: int, seed: int) -> WorldModel:
-    """A model of one of KINDS, trained on fresh sequences."""
+def untrained(kind: str, seed: int) -> WorldModel:
+    """A model of one of KINDS."""
     if kind not in KINDS:
         raise unknown("kind of state", kind, KINDS)
     make, latent = KINDS[kind]
     sizes = {"deterministic": 32, "hidden": 32, "embedding": 32, "layers": 1}
     config = WorldModelConfig(latent, free_nats=0.0, observation_scale=25.0, **sizes)
-    model = make((PLACES + 2,), 1, config, seed)
-    learner = Learner(model, PlanetConfig(config, learning_rate=3e-3))
+    return make((PLACES + 2,), 1, config, seed)
+
+
+def train_on_forks(kind: str, updates: int, seed: int) -> WorldModel:
+    """A model of one of KINDS, trained on fresh sequences."""
+    model = untrained(kind, seed)
+    learner = Learner(model, PlanetConfig(model.config, learning_rate=3e-3))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
         learner.update(forks(32, generator)[0], generator)
