@@ -24,6 +24,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from mbta_helpers.checkpoints import save_checkpoint, write_text
 from mbta_helpers.datasets import versions
@@ -34,7 +35,7 @@ from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "planet.json"
 ROUNDS, EVALUATE_EVERY, TESTS = 15, 5, 5000  # TESTS: first seed of the evaluations' starts
-SEEN, PICTURE_UPDATES = 5, 2000
+SEEN, PICTURE_UPDATES = 5, 1500
 PARTS = ("pendulum", "forks", "overshooting", "pictures")
 
 
@@ -89,14 +90,23 @@ def random_episodes(
     return replay
 
 
-def errors_ahead(model: WorldModel, replay: SequenceReplay, seen: int, length: int) -> list[float]:
-    """Squared errors, summed over an observation, of each row of open-loop predictions."""
+def look_ahead(model: WorldModel, replay: SequenceReplay, length: int) -> tuple[Tensor, Tensor]:
+    """Observations of windows within an episode, and open-loop predictions after SEEN rows."""
     draw = torch.Generator().manual_seed(0)
     batch = replay.sample(500, length, draw)
-    whole = batch.is_first[:, 1:].sum(1) == 0  # windows within an episode
+    whole = batch.is_first[:, 1:].sum(1) == 0
     batch = Sequences(*(part[whole] for part in batch))
-    error = (planet.open_loop(model, batch, seen, draw)[0] - batch.observation).square()
-    return [round(value, 4) for value in error.flatten(2).sum(-1).mean(0).tolist()]
+    return batch.observation, planet.open_loop(model, batch, SEEN, draw)[0]
+
+
+def rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
+
+
+def spot(pictures: Tensor) -> Tensor:
+    """Row and column of the brightest pixel, (..., 2)."""
+    best = pictures.flatten(-2).argmax(-1)
+    return torch.stack([best // pictures.shape[-1], best % pictures.shape[-1]], -1).float()
 
 
 def overshooting(seed: int) -> Iterator[dict]:
@@ -107,11 +117,12 @@ def overshooting(seed: int) -> Iterator[dict]:
         model = WorldModel((3,), 1, config.model, seed)
         draw.manual_seed(seed)
         started = time.process_time()
-        terms = planet.Learner(model, config).learn(replays[0], 600, draw)
+        terms = planet.Learner(model, config).learn(replays[0], 400, draw)
+        true, expected = look_ahead(model, replays[1], 20)
         yield {
             "weight": weight,
             "seconds": round(time.process_time() - started, 1),
-            "errors": errors_ahead(model, replays[1], SEEN, 20),
+            "errors": rounded((true - expected).square().sum(-1).mean(0)),
             "kl": round(sum(each["kl"] for each in terms[-50:]) / 50, 3),
         }
 
@@ -127,10 +138,14 @@ def pictures(seed: int, folder: Path) -> Iterator[dict]:
     learner = planet.Learner(model, config)
     started = time.process_time()
     terms = learner.learn(replays[0], PICTURE_UPDATES, draw)
+    true, expected = look_ahead(model, replays[1], 25)
+    place, guess = spot(true), spot(expected)
     yield {
         "updates": PICTURE_UPDATES,
         "seconds": round(time.process_time() - started, 1),
-        "errors": errors_ahead(model, replays[1], SEEN, 25),
+        "errors": rounded((true - expected).square().sum((-2, -1)).mean(0)),
+        "distances": rounded((place - guess).norm(dim=-1).mean(0)),
+        "stays": rounded((place - place[:, SEEN - 1 : SEEN]).norm(dim=-1).mean(0)),
         "kl": round(sum(each["kl"] for each in terms[-50:]) / 50, 3),
     }
     if seed == 0:
