@@ -1797,6 +1797,13 @@ LATENT = [
         "planet::test_updates_lower_the_loss_and_overshooting_enters_it",
     ),
     mutation(
+        "wanderer: a new action in each step",
+        "latent/planet.py",
+        "if self.count % self.hold == 0:",
+        "if True:",
+        "planet::test_a_wanderer_holds_its_actions",
+    ),
+    mutation(
         "open loop: sees one row more",
         "latent/planet.py",
         "State(*(part[:, -1] for part in states))",

@@ -265,6 +265,15 @@ def test_collecting_stores_whole_episodes_and_returns_what_they_paid():
         assert replay.columns.is_first[5 * episode].all()
 
 
+def test_a_wanderer_holds_its_actions():
+    model = model_of()
+    agent, draw, state = planet.Wanderer(model, hold=3), generator(), model.rssm.start(4)
+    actions = torch.stack([agent.act(state, draw, True) for _ in range(9)])  # (9, 4, 1)
+    changed = (actions[1:] != actions[:-1]).all(1).flatten()
+    assert changed.tolist() == [False, False, True, False, False, True, False, False]
+    assert actions.abs().max() <= 1
+
+
 def test_training_is_the_same_for_the_same_seed():
     search = CEMConfig(candidates=10, iterations=2, elites=3)
     config = planet.PlanetConfig(
