@@ -1,6 +1,9 @@
 """PlaNet: planning on a model that is known, overshooting by brute force, and small runs."""
 
+import importlib.util
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -331,3 +334,38 @@ def test_open_loop_takes_each_action_at_its_row():
 def test_open_loop_needs_rows_to_see_and_to_imagine(seen):
     with pytest.raises(UserError, match="seen"):
         planet.open_loop(model_of(), batch_of(), seen, generator())
+
+
+# -- the script of the shipped runs -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).parents[1] / "scripts" / "planet.py"
+    spec = importlib.util.spec_from_file_location("planet_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_writes_each_run_once(script, tmp_path, monkeypatch):
+    asked, out = [], tmp_path / "planet.json"
+
+    def fake(seed):
+        asked.append(seed)
+        yield {"errors": [0.5 + seed]}
+
+    monkeypatch.setattr(script, "overshooting", fake)
+    for seeds in (["0", "1"], ["1", "2"]):
+        command = ["--only", "overshooting", "--out", str(out), "--seeds", *seeds]
+        assert script.main(command) == 0
+    assert asked == [0, 1, 2]
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert [run["errors"] for run in written["runs"]] == [[0.5], [1.5], [2.5]]
+    assert {"command", "configs", "threads", "date", "versions"} <= written["provenance"].keys()
+
+
+def test_the_script_finds_the_brightest_pixel(script):
+    pictures = torch.rand(4, 5, 3, 7, generator=generator()) * 0.5
+    pictures[:, :, 2, 5] = 1.0
+    assert torch.equal(script.spot(pictures), torch.tensor([2.0, 5.0]).expand(4, 5, 2))

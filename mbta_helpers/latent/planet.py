@@ -82,7 +82,7 @@ PICTURES = PlanetConfig(
 def imagined_return(
     model: WorldModel, state: State, actions: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Σ of the rewards that the model expects on the way, for each candidate, (P, K) (15.12).
+    """Σ of the rewards that the model expects on the way, for each candidate, (P, K) (15.11).
 
     state: (P, ...). actions: (P, K, H, A), cut off at −1 and 1. Each candidate follows one draw
     from the priors.
