@@ -58,6 +58,7 @@ class DreamerV2ModelConfig(WorldModelConfig):
     def __post_init__(self):
         super().__post_init__()
         require(0 <= self.balance <= 1, f"balance lies in [0, 1], not {self.balance}.")
+        require(self.kl_scale > 0, "kl_scale must be positive.")
 
 
 class DreamerV2Model(WorldModel):
@@ -262,7 +263,7 @@ class DreamerV2(nn.Module):
             return imagine(self.model.rssm, start.detach(), policy, self.config.horizon, generator)
 
     def returns(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """λ-returns (B, H), slow values (B, H + 1) and discounts (B, H); features: (B, H + 1, F)."""
+        """λ-returns (B, H), slow values (B, H + 1), discounts (B, H) of features (B, H + 1, F)."""
         value = self.slow_critic(features).squeeze(-1)
         reward = self.model.predict_reward(features[:, 1:])
         discount = self.config.gamma * self.model.predict_continuation(features[:, 1:])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
 
 # Wall #, pad o, exit x, goal G. The goal's chamber has no door: one exit lies inside.
 LAYOUT = (
@@ -106,3 +107,8 @@ gym.register(
     entry_point=lambda: OneHotActions(TeleportGrid()),
     max_episode_steps=STEPS,
 )
+
+
+def environments(count: int) -> SyncVectorEnv:
+    """Grids side by side, for agents whose actions are one-hot."""
+    return SyncVectorEnv([lambda: gym.make("mbta/TeleportChoices-v0")] * count)

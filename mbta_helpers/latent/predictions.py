@@ -1,7 +1,7 @@
 """How well a world model predicts: log-likelihoods of what was not seen, by many draws.
 
-The score of a model is log p(o_{t+1} | s_t, a_t), with s_t filtered from o_1 … o_t: the mixture over
-draws of z_{t+1} from the prior,
+The score of a model is log p(o_{t+1} | s_t, a_t), with s_t filtered from o_1 … o_t: the mixture
+over draws of z_{t+1} from the prior,
 
     log 1/N Σ_n p(o_{t+1} | h_{t+1}, z^n),   z^n ~ p(z_{t+1} | h_{t+1}).
 
