@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv
+
+from mbta_helpers.latent.replay import SequenceReplay, Sequences
 
 # Wall #, pad o, exit x, goal G. The goal's chamber has no door: one exit lies inside.
 LAYOUT = (
@@ -112,3 +115,27 @@ gym.register(
 def environments(count: int) -> SyncVectorEnv:
     """Grids side by side, for agents whose actions are one-hot."""
     return SyncVectorEnv([lambda: gym.make("mbta/TeleportChoices-v0")] * count)
+
+
+def arrivals(cells: np.ndarray) -> SequenceReplay:
+    """A single row: agents that have just come out in given cells, (N,), as starts of episodes."""
+    count = len(cells)
+    zeros, ones = torch.zeros(count), torch.ones(count)
+    replay = SequenceReplay(2, count, (SIDE * PIXELS,) * 2, len(MOVES))
+    pictures = torch.from_numpy(draw_agent(cells))
+    replay.add(Sequences(pictures, torch.zeros(count, len(MOVES)), zeros, ones, zeros))
+    return replay
+
+
+def entropies(batch: Sequences) -> torch.Tensor:
+    """Entropy of what followed each row but the last, (B, T − 1); NaN where an episode starts."""
+    cells = batch.observation[..., ::PIXELS, ::PIXELS].flatten(-2).argmax(-1)  # (B, T)
+    entropy = torch.from_numpy(outcome_entropy(transition_table()))
+    known = entropy[cells[:, :-1], batch.action[:, 1:].argmax(-1)]
+    return known.masked_fill(batch.is_first[:, 1:] > 0, torch.nan)
+
+
+def shows_one_of(pictures: torch.Tensor, cells: np.ndarray, tolerance: float = 0.1) -> float:
+    """Share of pictures (n, 16, 16) that show the agent in one of the cells, and nothing else."""
+    distance = (pictures[:, None] - torch.from_numpy(draw_agent(cells))).abs()
+    return (distance.amax((-2, -1)) < tolerance).any(1).float().mean().item()
