@@ -324,7 +324,7 @@ class ModelLearner:
 
     def __init__(self, model: WorldModel, config: TrainingConfig):
         self.model, self.config = model, config
-        self.optimizer = torch.optim.Adam(model.parameters(), config.rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(model.parameters(), config.rate)
 
     def update(
         self, replay: SequenceReplay, generator: torch.Generator
