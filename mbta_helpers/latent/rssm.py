@@ -127,8 +127,9 @@ class CategoricalLatent:
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """onehot + p − sg(p): the value is a draw, the gradient that of the probabilities."""
         p = self.probabilities(parameters)
-        index = torch.multinomial(p.detach().flatten(0, -2), 1, generator=generator)  # (…, 1)
-        one_hot = F.one_hot(index.view(p.shape[:-1]), self.classes)
+        level = torch.rand((*p.shape[:-1], 1), generator=generator)
+        index = (p.detach().cumsum(-1)[..., :-1] <= level).sum(-1)  # (..., groups)
+        one_hot = F.one_hot(index, self.classes)
         return (one_hot + p - p.detach()).flatten(-2)
 
     def mode(self, parameters: Tensor) -> Tensor:
