@@ -40,16 +40,18 @@ from mbta_helpers.latent.replay import Sequences
 from mbta_helpers.latent.rssm import CategoricalLatent, GaussianLatent
 
 FOLDER = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer_v2"
-CATEGORIES, GAUSSIAN = CategoricalLatent(8, 8), GaussianLatent(64)
+ONE, MANY, GAUSSIAN = CategoricalLatent(1, 64), CategoricalLatent(8, 8), GaussianLatent(64)
+SLOW, FAST = {"rate": 1e-3, "kl_scale": 0.3}, {"rate": 1e-2, "kl_scale": 1.0}
 VARIANTS = {
     "teleport": {
-        "categories": {"latent": CATEGORIES},
-        "gaussian": {"latent": GAUSSIAN},
-        "categories, balance 0.5": {"latent": CATEGORIES, "balance": 0.5},
-        "categories, swapped": {"latent": CATEGORIES, "balance": 0.2},
+        "1 × 64 classes": {"latent": ONE} | SLOW,
+        "8 × 8 classes": {"latent": MANY} | SLOW,
+        "Gaussian": {"latent": GAUSSIAN} | FAST,
+        "1 × 64, swapped": {"latent": ONE, "balance": 0.2} | SLOW,
+        "Gaussian, slow": {"latent": GAUSSIAN} | SLOW,
     },
-    "grid": {"categories": {"latent": CATEGORIES}, "gaussian": {"latent": GAUSSIAN}},
-    "agent": {"categories": {"latent": CATEGORIES}, "gaussian": {"latent": GAUSSIAN}},
+    "grid": {"8 × 8 classes": {"latent": MANY}, "Gaussian": {"latent": GAUSSIAN}},
+    "agent": {"8 × 8 classes": {"latent": MANY}, "Gaussian": {"latent": GAUSSIAN}},
 }
 SAMPLES = 256  # draws of a predictive likelihood
 CONTEXT, ROWS = 6, 21  # rows that are seen, and rows of a scored sequence
@@ -61,10 +63,11 @@ def make_model(values: dict, seed: int) -> DreamerV2Model:
 
 def teleport(values: dict, seed: int) -> dict:
     """Learn where a pad leads to, from a thousand arrivals; scored on each exit, alike."""
-    model = make_model(values, seed)
+    rate = values["rate"]
+    model = make_model({name: each for name, each in values.items() if name != "rate"}, seed)
     came = grids.arrivals(np.random.default_rng([seed, 1]).choice(grids.EXITS, 1000))
-    config = TrainingConfig(batch=64, length=1, rate=1e-2)
-    history = fit(model, came, config, 1500, seed)
+    config = TrainingConfig(batch=64, length=1, rate=rate)
+    history = fit(model, came, config, 600, seed)
     each = grids.arrivals(grids.EXITS).columns
     test = Sequences(*(part[:1].transpose(0, 1) for part in each))
     generator = torch.Generator().manual_seed(seed)

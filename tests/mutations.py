@@ -1436,6 +1436,13 @@ DREAMER_V2 = [
         "dreamer_v2::test_the_encoder_sees_standardised_pixels",
     ),
     mutation(
+        "DreamerV2: the decoder starts at the probabilities, not their log-odds",
+        "latent/dreamer_v2.py",
+        "mean.clamp(1e-3, 1 - 1e-3).logit().flatten()",
+        "mean.clamp(1e-3, 1 - 1e-3).flatten()",
+        "dreamer_v2::test_the_decoder_starts_at_the_mean_picture",
+    ),
+    mutation(
         "DreamerV2: free nats are not scaled with the divergence",
         "latent/dreamer_v2.py",
         "self.config.kl_scale * kl.clamp_min(self.config.free_nats)",
@@ -1511,8 +1518,8 @@ DREAMER_V2 = [
     mutation(
         "DreamerV2: the policy sees states with their gradient",
         "latent/dreamer_v2.py",
-        "self.policy.sample(self.actor(state.features.detach()), generator)",
-        "self.policy.sample(self.actor(state.features), generator)",
+        "self.act(state.detach(), generator, explore=True)",
+        "self.act(state, generator, explore=True)",
         "dreamer_v2::test_the_dynamics_gradient_of_two_states",
     ),
     mutation(

@@ -195,6 +195,16 @@ def test_the_encoder_sees_standardised_pixels():
     assert torch.allclose(net.embed(picture), net.encoder(given.flatten()))
 
 
+def test_the_decoder_starts_at_the_mean_picture():
+    net = model()
+    pictures = (torch.rand(3, 50, 16, 16, generator=generator()) < 0.3).float()
+    net.start_at(pictures)
+    nn.init.zeros_(net.decoder[-1].weight)
+    assert torch.allclose(
+        net.predict_observation(torch.zeros(72)), pictures.mean((0, 1)), atol=1e-5
+    )
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,15 @@ class DreamerV2Model(WorldModel):
         """Standardised pixels, (..., *O) to (..., E)."""
         return super().embed((observation - self.rare) / math.sqrt(self.rare * (1 - self.rare)))
 
+    @torch.no_grad()
+    def start_at(self, pictures: Tensor) -> None:
+        """Let the decoder start at the mean of pictures, (..., *O).
+
+        From elsewhere all pictures first pull z the same way: some then share a class for good.
+        """
+        mean = pictures.flatten(0, -1 - len(self.observation_shape)).mean(0)
+        self.decoder[-1].bias.copy_(mean.clamp(1e-3, 1 - 1e-3).logit().flatten())
+
     def divergence(self, posterior: Tensor, prior: Tensor) -> Tensor:
         kl = balanced_kl(self.latent, posterior, prior, self.config.balance)
         return self.config.kl_scale * kl.clamp_min(self.config.free_nats)
@@ -249,18 +258,19 @@ class DreamerV2(nn.Module):
     def act(self, state: State, generator: torch.Generator, explore: bool) -> Tensor:
         """Actions (N, A): drawn from the policy; without exploring its likeliest."""
         parameters = self.actor(state.features)
-        if explore:
-            return self.policy.sample(parameters, generator)
-        return self.policy.mode(parameters)
+        policy = self.policy
+        return policy.sample(parameters, generator) if explore else policy.mode(parameters)
 
     def imagine(self, start: State, generator: torch.Generator) -> Trajectory:
         """H steps of the policy from start, (B, ...); a graph only where the gradient needs it."""
-
-        def policy(state: State) -> Tensor:
-            return self.policy.sample(self.actor(state.features.detach()), generator)
-
         with torch.set_grad_enabled(self.config.mix < 1):
-            return imagine(self.model.rssm, start.detach(), policy, self.config.horizon, generator)
+            return imagine(
+                self.model.rssm,
+                start.detach(),
+                lambda state: self.act(state.detach(), generator, explore=True),
+                self.config.horizon,
+                generator,
+            )
 
     def returns(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """λ-returns (B, H), slow values (B, H + 1), discounts (B, H) of features (B, H + 1, F)."""
@@ -278,8 +288,8 @@ class DreamerV2(nn.Module):
         seen = features[:, :-1].detach()
         parameters = self.actor(seen)  # of π(·|s_n), n = 0 … H − 1
         log_prob = self.policy.log_prob(parameters, trajectory.actions.detach())
-        entropy = self.policy.entropy(parameters)
-        actor = actor_loss(log_prob, entropy, returns, value[:, :-1], weight, self.config)
+        parts = (log_prob, self.policy.entropy(parameters), returns, value[:, :-1], weight)
+        actor = actor_loss(*parts, self.config)
         return actor, critic_loss(self.critic(seen).squeeze(-1), returns, weight)
 
     def improve(self, start: State, alive: Tensor, generator: torch.Generator) -> None:
@@ -359,9 +369,10 @@ def random_play(environments: VectorEnv, model: WorldModel, rows: int, seed: int
 
 
 def fit(
-    model: WorldModel, replay: SequenceReplay, config: TrainingConfig, updates: int, seed: int
+    model: DreamerV2Model, replay: SequenceReplay, config: TrainingConfig, updates: int, seed: int
 ) -> np.ndarray:
     """Learn a model from what is there, the rate falling to a fiftieth; the terms, (updates, 5)."""
+    model.start_at(replay.columns.observation[: len(replay)])
     learner, generator = ModelLearner(model, config), torch.Generator().manual_seed(seed)
     schedule = torch.optim.lr_scheduler.LinearLR(learner.optimizer, 1.0, 0.02, updates)
     history = np.zeros((updates, len(Terms._fields)))
