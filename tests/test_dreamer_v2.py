@@ -62,6 +62,7 @@ def distribution(latent, parameters):
         (DreamerV2ModelConfig, {"balance": 1.2}),
         (DreamerV2ModelConfig, {"kl_scale": 0.0}),
         (DreamerV2ModelConfig, {"free_nats": -1.0}),
+        (DreamerV2ModelConfig, {"spread": 0.0}),
         (BehaviourConfig, {"mix": -0.1}),
         (BehaviourConfig, {"gamma": 1.0}),
         (BehaviourConfig, {"lam": 1.1}),
@@ -193,6 +194,12 @@ def test_the_encoder_sees_standardised_pixels():
     assert torch.isclose(given.mean(), torch.tensor(0.0), atol=1e-6)
     assert torch.isclose(given.std(correction=0), torch.tensor(1.0), atol=1e-5)
     assert torch.allclose(net.embed(picture), net.encoder(given.flatten()))
+
+
+def test_the_posterior_starts_spread():
+    plain, spread = model(), model(spread=10.0)
+    assert torch.allclose(10 * plain.rssm.posterior[-1].weight, spread.rssm.posterior[-1].weight)
+    assert torch.equal(plain.rssm.prior[-1].weight, spread.rssm.prior[-1].weight)
 
 
 def test_the_decoder_starts_at_the_mean_picture():

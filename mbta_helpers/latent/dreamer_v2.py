@@ -45,7 +45,8 @@ class DreamerV2ModelConfig(WorldModelConfig):
     """A world model's sizes and weights.
 
     balance: α of `balanced_kl`; 0.5 is half the plain KL. kl_scale: β, the weight of the balanced
-    KL in the loss; the value of a β-VAE. free_nats are counted before it.
+    KL in the loss. free_nats are counted before it. spread: what the posterior's last weights are
+    multiplied by at the start; with 10, each picture has a class of its own from the first update.
     """
 
     latent: GaussianLatent | CategoricalLatent = field(
@@ -54,11 +55,13 @@ class DreamerV2ModelConfig(WorldModelConfig):
     free_nats: float = 0.0
     kl_scale: float = 1.0
     balance: float = 0.8
+    spread: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
         require(0 <= self.balance <= 1, f"balance lies in [0, 1], not {self.balance}.")
         require(self.kl_scale > 0, "kl_scale must be positive.")
+        require(self.spread > 0, "spread must be positive.")
 
 
 class DreamerV2Model(WorldModel):
@@ -72,6 +75,7 @@ class DreamerV2Model(WorldModel):
         super().__init__(observation_shape, action_dim, config, seed)
         self.rare = rare
         nn.init.constant_(self.decoder[-1].bias, math.log(rare / (1 - rare)))
+        self.rssm.posterior[-1].weight.data.mul_(config.spread)
 
     def embed(self, observation: Tensor) -> Tensor:
         """Standardised pixels, (..., *O) to (..., E)."""
