@@ -1,6 +1,6 @@
 """Categories against a Gaussian, and agents on the grid: mbta_helpers/parameters/dreamer_v2/*.json.
 
-    python scripts/dreamer_v2.py {teleport,grid,agent} [--seeds 0 1 2 3 4] [--out FILE]
+    python scripts/dreamer_v2.py {teleport,grid,agent} [--seeds 0 1 … 9] [--names NAME …] [--out FILE]
 
 teleport: world models of sequences of one picture, the agent just after a pad. grid: world models
 of random play, scored on random play that they have not seen. agent: DreamerV2 from nothing. One
@@ -125,7 +125,7 @@ def agent(values: dict, seed: int) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=VARIANTS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(10)])
     parser.add_argument("--names", nargs="+", default=None, help="variants; default: all")
     parser.add_argument("--out", type=Path, default=None)
     arguments = sys.argv[1:] if arguments is None else arguments

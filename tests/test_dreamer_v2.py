@@ -375,6 +375,7 @@ def test_the_dynamics_gradient_of_two_states():
     """
     agent = two_state_agent(1.0, mix=0.0)
     agent.model.goes_on = torch.tensor([0.9, 0.9])  # the discount does not depend on the action
+    agent.model.reward = reward = torch.tensor([2.0, -1.0])
     draws = 4000
     start = world_state(torch.eye(2).repeat(draws, 1))
     loss, _ = agent.losses(agent.imagine(start, generator()), torch.ones(2 * draws))
@@ -382,9 +383,9 @@ def test_the_dynamics_gradient_of_two_states():
 
     logits = LOGITS.clone().requires_grad_()
     policy, d = logits.softmax(-1), 0.8 * 0.9
-    first = 0.5 * (policy @ (TwoStates.reward + d * 0.3 * TwoStates.value)).sum()
+    first = 0.5 * (policy @ (reward + d * 0.3 * TwoStates.value)).sum()
     arrived = 0.5 * LOGITS.softmax(-1).sum(0)
-    later = policy @ (TwoStates.reward + d * TwoStates.value)
+    later = policy @ (reward + d * TwoStates.value)
     second = (d + d * 0.7) * (arrived * later).sum()  # as part of G_1, and of G_0 through λ
     (exact,) = torch.autograd.grad(-(first + second) / 2, logits)
     assert exact.abs().max() > 0.02
