@@ -1,6 +1,6 @@
 """Categories against a Gaussian, and agents on the grid: mbta_helpers/parameters/dreamer_v2/*.json.
 
-    python scripts/dreamer_v2.py {teleport,grid,agent} [--seeds 0 1 … 9] [--names NAME …] [--out FILE]
+    python scripts/dreamer_v2.py {teleport,grid,agent} [--seeds 0 … 9] [--names NAME …]
 
 teleport: world models of sequences of one picture, the agent just after a pad. grid: world models
 of random play, scored on random play that they have not seen. agent: DreamerV2 from nothing. One

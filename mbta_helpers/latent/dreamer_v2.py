@@ -46,7 +46,7 @@ class DreamerV2ModelConfig(WorldModelConfig):
 
     balance: α of `balanced_kl`; 0.5 is half the plain KL. kl_scale: β, the weight of the balanced
     KL in the loss. free_nats are counted before it. spread: what the posterior's last weights are
-    multiplied by at the start; with 10, each picture has a class of its own from the first update.
+    multiplied by at the start; with 10, most pictures have a class of their own early.
     """
 
     latent: GaussianLatent | CategoricalLatent = field(
