@@ -29,7 +29,9 @@ class WorldModelConfig:
 
     latent: how z is distributed. deterministic, hidden, embedding: numbers in h, in hidden layers
     and in an embedding. layers: hidden layers of encoder, decoder and heads.
-    free_nats: divergence that costs nothing, in each step. reward_scale: weight of the reward term.
+    free_nats: divergence that costs nothing, in each step; where the divergence stays below it, the
+    prior learns nothing. observation_scale, reward_scale: weights of two terms, 1/σ² of what is
+    predicted: small or few numbers need a large one to be worth more than the free nats.
     """
 
     latent: GaussianLatent | CategoricalLatent = field(default_factory=lambda: GaussianLatent(12))
@@ -38,13 +40,15 @@ class WorldModelConfig:
     embedding: int = 64
     layers: int = 2
     free_nats: float = 3.0
+    observation_scale: float = 1.0
     reward_scale: float = 1.0
 
     def __post_init__(self):
         for name in ("deterministic", "hidden", "embedding", "layers"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
         require(self.free_nats >= 0, "free_nats must not be negative.")
-        require(self.reward_scale >= 0, "reward_scale must not be negative.")
+        for name in ("observation_scale", "reward_scale"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
 
 class Terms(NamedTuple):
@@ -142,7 +146,7 @@ class WorldModel(nn.Module):
         """The parts of the loss for states that were filtered from the batch."""
         features = states.features
         return Terms(
-            self.observation_loss(features, batch.observation),
+            self.config.observation_scale * self.observation_loss(features, batch.observation),
             self.config.reward_scale * self.reward_loss(features, batch.reward),
             self.continuation_loss(features, batch.is_terminal),
             self.latent.kl(states.parameters, priors).detach(),
