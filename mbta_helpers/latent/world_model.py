@@ -29,9 +29,8 @@ class WorldModelConfig:
 
     latent: how z is distributed. deterministic, hidden, embedding: numbers in h, in hidden layers
     and in an embedding. layers: hidden layers of encoder, decoder and heads.
-    free_nats: divergence that costs nothing, in each step; where the divergence stays below it, the
-    prior learns nothing. observation_scale, reward_scale: weights of two terms, 1/σ² of what is
-    predicted: small or few numbers need a large one to be worth more than the free nats.
+    free_nats: divergence that costs nothing, in each step. observation_scale, reward_scale: weights
+    of these terms, 1/σ² of a Gaussian with the standard deviation σ.
     """
 
     latent: GaussianLatent | CategoricalLatent = field(default_factory=lambda: GaussianLatent(12))
@@ -46,8 +45,7 @@ class WorldModelConfig:
     def __post_init__(self):
         for name in ("deterministic", "hidden", "embedding", "layers"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
-        require(self.free_nats >= 0, "free_nats must not be negative.")
-        for name in ("observation_scale", "reward_scale"):
+        for name in ("free_nats", "observation_scale", "reward_scale"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
 
