@@ -14,7 +14,9 @@ from mbta_helpers.latent.dreamer import (
     Dreamer,
     DreamerConfig,
     behaviour,
+    choose,
     contrastive_loss,
+    descend,
     load_dreamer,
     save_dreamer,
     train_dreamer,
@@ -154,7 +156,7 @@ def test_each_loss_moves_its_own_part(agent):
     for name in ("actor", "critic"):
         before = {part: copies(getattr(agent, part)) for part in optimisers}
         loss = getattr(imagined(agent), f"{name}_loss")
-        agent.descend(loss, getattr(agent, name), optimisers[name])
+        descend(loss, getattr(agent, name), optimisers[name], 100.0)
         for part in optimisers:
             assert same(getattr(agent, part), before[part]) == (part != name)
         assert all(parameter.grad is None for parameter in agent.model.parameters())
@@ -175,7 +177,7 @@ def test_an_update_descends_all_three_and_scales_rewards():
 
 def test_the_start_states_are_filtered_ones_without_a_gradient(agent):
     states, _ = agent.model.observe(draw_batch(), torch.Generator().manual_seed(0))
-    chosen = agent.starts(states)
+    chosen = choose(states, 7, torch.Generator().manual_seed(0))
     assert chosen.h.shape == (7, 6)
     rows = states.features.flatten(0, 1)
     assert all((rows == row).all(-1).any() for row in chosen.features)
@@ -191,7 +193,8 @@ def test_the_actor_learns_in_a_model_that_it_can_exploit(agent):
     config = replace(TINY, lam=1.0, gamma=0.9)
     first = imagined(agent, start, config).actor_loss.item()
     for _ in range(60):
-        agent.descend(imagined(agent, start, config).actor_loss, agent.actor, agent.optimisers[1])
+        loss = imagined(agent, start, config).actor_loss
+        descend(loss, agent.actor, agent.optimisers[1], 100.0)
     assert imagined(agent, start, config).actor_loss.item() < first - 1e-3
 
 
@@ -268,6 +271,21 @@ def test_contrast_is_between_all_observations_of_the_batch():
     decoded = model.predict_observation(states.features)
     probe = 0.5 * (decoded - batch.observation).square().sum(-1)
     assert torch.allclose(found, own + probe, atol=1e-5)
+
+
+def test_the_probe_of_contrast_moves_no_state():
+    """The states' gradient is that of the contrast alone."""
+    model = REPRESENTATIONS["contrastive"]((6,), 2, TINY.model, seed=0)
+    batch = draw_batch()
+    features = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (whole,) = torch.autograd.grad(
+        model.observation_loss(features, batch.observation).sum(), features
+    )
+    scores = (
+        model.projection(features).flatten(0, 1) @ model.embed(batch.observation).flatten(0, 1).T
+    )
+    (contrast,) = torch.autograd.grad(contrastive_loss(scores).sum(), features)
+    assert torch.allclose(whole, contrast, atol=1e-6)
 
 
 def test_contrastive_bound_comes_near_the_information_of_gaussians_and_stays_below():

@@ -114,6 +114,8 @@ REPRESENTATIONS = {
     "contrastive": ContrastiveModel,
     "reward": RewardModel,
 }
+PENDULUM = DreamerConfig(reward_factor=0.1, first_rows=100)  # of mbta/Pendulum-v0
+PICTURES = DreamerConfig()  # of mbta/PointPictures-v0
 
 
 def contrastive_loss(scores: Tensor) -> Tensor:
@@ -179,7 +181,7 @@ def behaviour(
     def policy(state: State) -> Tensor:
         return actor.sample(state.features.detach(), generator)
 
-    trajectory = imagine(model.rssm, start.detach(), policy, config.horizon, generator)
+    trajectory = imagine(model.rssm, start, policy, config.horizon, generator)
     features = trajectory.states.features  # (N, H + 1, F)
     reward = model.predict_reward(features[:, 1:])  # (N, H), of arriving
     discount = config.gamma * model.predict_continuation(features[:, 1:])
@@ -191,6 +193,23 @@ def behaviour(
     return Behaviour(
         -(weights * returns).mean(), (weights * error).mean(), trajectory, returns, weights
     )
+
+
+def choose(states: State, count: int, generator: torch.Generator) -> State:
+    """Some of the filtered states without a gradient; (B, T, ...) to (N, ...)."""
+    flat = states.detach().flatten()
+    chosen = torch.randperm(len(flat.h), generator=generator)[:count]
+    return State(*(part[chosen] for part in flat))
+
+
+def descend(
+    loss: Tensor, part: nn.Module, optimiser: torch.optim.Optimizer, largest_norm: float
+) -> None:
+    """Move one part along the gradient of its loss; nothing else gets a gradient."""
+    optimiser.zero_grad()
+    loss.backward(inputs=list(part.parameters()))
+    nn.utils.clip_grad_norm_(part.parameters(), largest_norm)
+    optimiser.step()
 
 
 # -- the agent ------------------------------------------------------------------------------------
@@ -227,39 +246,33 @@ class Dreamer:
 
     def update(self, batch: Sequences) -> dict[str, float]:
         """One step of each optimiser; returns the losses."""
-        batch = batch._replace(reward=self.config.reward_factor * batch.reward)
+        c = self.config
+        batch = batch._replace(reward=c.reward_factor * batch.reward)
         model_step, actor_step, critic_step = self.optimisers
         states, priors = self.model.observe(batch, self.generator)
         terms = self.model.terms(batch, states, priors)
-        self.descend(terms.loss, self.model, model_step)
-
-        imagined = behaviour(
-            self.model, self.actor, self.critic, self.starts(states), self.config, self.generator
-        )
-        self.descend(imagined.actor_loss, self.actor, actor_step)
-        self.descend(imagined.critic_loss, self.critic, critic_step)
+        descend(terms.loss, self.model, model_step, c.clip)
+        start = choose(states, c.starts, self.generator)
+        imagined = behaviour(self.model, self.actor, self.critic, start, c, self.generator)
+        descend(imagined.actor_loss, self.actor, actor_step, c.clip)
+        descend(imagined.critic_loss, self.critic, critic_step, c.clip)
         parts = {name: part.mean().item() for name, part in terms._asdict().items()}
         return parts | {
             "actor": imagined.actor_loss.item(),
             "critic": imagined.critic_loss.item(),
         }
 
-    def starts(self, states: State) -> State:
-        """Some of the filtered states, drawn anew each time; (B, T, ...) to (N, ...)."""
-        flat = states.flatten()
-        chosen = torch.randperm(len(flat.h), generator=self.generator)[: self.config.starts]
-        return State(*(part[chosen] for part in flat))
-
     def networks(self) -> nn.ModuleDict:
         """All that is learnt."""
         return nn.ModuleDict({"model": self.model, "actor": self.actor, "critic": self.critic})
 
-    def descend(self, loss: Tensor, part: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Move one part along the gradient of its loss; nothing else gets a gradient."""
-        optimiser.zero_grad()
-        loss.backward(inputs=list(part.parameters()))
-        nn.utils.clip_grad_norm_(part.parameters(), self.config.clip)
-        optimiser.step()
+
+class LateActions(Dreamer):
+    """A mistake kept for chapter 16: row t holds the action that is taken after o_t, not before."""
+
+    def update(self, batch: Sequences) -> dict[str, float]:
+        late = torch.cat([batch.action[:, 1:], batch.action[:, -1:]], 1)
+        return super().update(batch._replace(action=late))
 
 
 def save_dreamer(path: Path, agent: Dreamer, provenance: dict) -> None:
@@ -297,6 +310,11 @@ class DreamerHistory:
     losses: dict[str, np.ndarray]
 
 
+def make_tasks(env_id: str, count: int) -> gym.vector.VectorEnv:
+    """A task several times side by side, in this process."""
+    return gym.make_vec(env_id, count, vectorization_mode="sync")
+
+
 def train_dreamer(
     env_id: str,
     config: DreamerConfig,
@@ -304,13 +322,13 @@ def train_dreamer(
     seed: int,
     measure_every: int = 4,
     episodes: int = 8,
+    kind: type[Dreamer] = Dreamer,
 ) -> DreamerHistory:
     """Act, learn, act again; every `measure_every` rounds the returns of some episodes."""
-    environments = gym.make_vec(env_id, config.environments, vectorization_mode="sync")
-    measured = gym.make_vec(env_id, episodes, vectorization_mode="sync")
+    environments, measured = make_tasks(env_id, config.environments), make_tasks(env_id, episodes)
     shape = environments.single_observation_space.shape
     action_dim = environments.single_action_space.shape[0]
-    agent = Dreamer(shape, action_dim, config, seed)
+    agent = kind(shape, action_dim, config, seed)
     replay = SequenceReplay(
         config.first_rows + rounds * config.rows, config.environments, shape, action_dim
     )
