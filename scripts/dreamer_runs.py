@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -29,11 +28,11 @@ OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer"
 PENDULUM = "mbta/Pendulum-v0"
 KINDS = {  # the task, the settings, rounds, and the class of the agent
     "pendulum": (PENDULUM, dreamer.PENDULUM, 60, Dreamer),
-    "point": ("mbta/PointTask-v0", DreamerConfig(), 24, Dreamer),
-    "late actions": ("mbta/PointTask-v0", DreamerConfig(), 24, LateActions),
+    "point": ("mbta/PointTask-v0", DreamerConfig(), 20, Dreamer),
+    "late actions": ("mbta/PointTask-v0", DreamerConfig(), 10, LateActions),
     **{
-        name: ("mbta/PointPictures-v0", replace(dreamer.PICTURES, representation=name), 40, Dreamer)
-        for name in dreamer.REPRESENTATIONS
+        name: ("mbta/PointPictures-v0", config, 20, Dreamer)
+        for name, config in dreamer.PICTURES.items()
     },
 }
 

@@ -1502,10 +1502,24 @@ DREAMER = [
     mutation(
         "Dreamer: the actor descends the returns",
         "latent/dreamer.py",
-        "-(weights * returns).mean()",
-        "(weights * returns).mean()",
+        "-(weights * gain).mean()",
+        "(weights * gain).mean()",
         "dreamer::test_the_actor_learns_in_a_model_that_it_can_exploit",
         "dreamer::test_losses_are_weighted_means_over_starts_and_steps",
+    ),
+    mutation(
+        "Dreamer: entropy is a cost",
+        "latent/dreamer.py",
+        "gain = returns + config.entropy * entropy",
+        "gain = returns - config.entropy * entropy",
+        "dreamer::test_losses_are_weighted_means_over_starts_and_steps",
+    ),
+    mutation(
+        "Dreamer: entropy of the Gaussian before the tanh",
+        "latent/dreamer.py",
+        "math.e) + std.log() + slope).sum(-1)",
+        "math.e) + std.log()).sum(-1)",
+        "dreamer::test_entropy_is_that_of_the_tanh_of_a_gaussian",
     ),
     mutation(
         "Dreamer: a loss leaves gradients in the other parts",

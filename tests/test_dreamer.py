@@ -27,6 +27,7 @@ from mbta_helpers.latent.rssm import GaussianLatent, State
 from mbta_helpers.latent.world_model import WorldModelConfig
 
 TINY = DreamerConfig(
+    entropy=0.0,
     model=WorldModelConfig(GaussianLatent(3), deterministic=6, hidden=8, embedding=5),
     horizon=4,
     starts=7,
@@ -94,8 +95,9 @@ def test_returns_are_made_of_rewards_on_arrival_and_values_one_step_ahead(agent)
         assert torch.allclose(found.returns[:, n], after, atol=1e-5)
 
 
-def test_losses_are_weighted_means_over_starts_and_steps(agent):
-    found = imagined(agent)
+def test_losses_are_weighted_means_over_starts_and_steps(agent, monkeypatch):
+    monkeypatch.setattr(agent.actor, "entropy", lambda features, generator: features[..., 0])
+    found = imagined(agent, config=replace(TINY, entropy=0.5))
     discount = TINY.gamma * agent.model.predict_continuation(
         found.trajectory.states.features[:, 1:]
     )
@@ -103,7 +105,8 @@ def test_losses_are_weighted_means_over_starts_and_steps(agent):
     for n in range(1, TINY.horizon):
         weights[:, n] = weights[:, n - 1] * discount[:, n - 1]
     value = agent.critic(found.trajectory.states.features[:, :-1]).squeeze(-1)
-    actor_loss = -(weights * found.returns).mean()
+    drawn = agent.actor.entropy(found.trajectory.states.features[:, :-1], None)
+    actor_loss = -(weights * (found.returns + 0.5 * drawn)).mean()
     critic_loss = (weights * 0.5 * (value - found.returns).square()).mean()
     assert torch.allclose(found.actor_loss, actor_loss)
     assert torch.allclose(found.critic_loss, critic_loss)
@@ -209,6 +212,24 @@ def test_a_drawn_action_is_the_tanh_of_a_gaussian(agent):
     assert torch.allclose(before.mean(0), mean[0].double(), atol=0.01)
     assert torch.allclose(before.std(0), std[0].double(), rtol=0.01)
     assert torch.equal(agent.actor.mode(features), torch.tanh(mean))
+
+
+def test_entropy_is_that_of_the_tanh_of_a_gaussian(agent):
+    """Against torch.distributions, and above that of a saturated actor, which has a gradient."""
+    features = torch.randn(1, 9, generator=torch.Generator().manual_seed(5)).expand(200_000, 9)
+    mean, std = (part.double() for part in agent.actor.moments(features))
+    distribution = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(mean, std),
+        [torch.distributions.transforms.TanhTransform(cache_size=1)],
+    )
+    torch.manual_seed(0)
+    expected = -distribution.log_prob(distribution.sample()).sum(-1).mean()
+    found = agent.actor.entropy(features, torch.Generator().manual_seed(0))
+    assert found.mean().item() == pytest.approx(expected.item(), abs=0.02)
+    with torch.no_grad():
+        agent.actor.layers[-1].bias[:2] += 100.0  # μ = 5
+    saturated = agent.actor.entropy(features[:10], torch.Generator().manual_seed(0)).mean()
+    assert torch.isfinite(saturated) and saturated < found.mean() - 3
 
 
 def test_exploring_adds_noise_and_stays_in_bounds(agent):

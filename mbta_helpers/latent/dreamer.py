@@ -10,6 +10,7 @@ dimensions of an action. θ is the actor, ψ the critic, φ the world model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -35,12 +36,13 @@ class DreamerConfig:
     """How to learn. Rates and noise of the paper are for networks ten times as wide.
 
     representation: what the states are learnt from, a name in `REPRESENTATIONS`. starts: N,
-    filtered states from which one update imagines. horizon: H.
-    gamma, lam: discount and λ. model_rate, actor_rate, critic_rate: of Adam. clip: the largest norm
-    of a gradient. batch, length: B and T. noise: standard deviation added to actions while data are
-    collected. reward_factor: multiplies rewards before anything is learnt from them.
-    environments: acted in side by side. first_rows: rows of each with random actions. rows,
-    updates: rows of each that a round collects, and updates that follow.
+    filtered states from which one update imagines. horizon: H. gamma, lam: discount and λ.
+    model_rate, actor_rate, critic_rate: of Adam. entropy: η, what a nat of the actor's entropy is
+    worth (16.7); 0 in the paper. clip: the largest norm of a gradient. batch, length: B and T.
+    noise: standard deviation added to actions while data are collected. reward_factor: multiplies
+    rewards before anything is learnt from them. environments: acted in side by side. first_rows:
+    rows of each with random actions. rows, updates: rows of each that a round collects, and updates
+    that follow.
     """
 
     model: WorldModelConfig = field(
@@ -55,6 +57,7 @@ class DreamerConfig:
     lam: float = 0.95
     model_rate: float = 2e-3
     actor_rate: float = 1e-3
+    entropy: float = 0.003
     critic_rate: float = 1e-3
     clip: float = 100.0
     batch: int = 32
@@ -114,14 +117,20 @@ REPRESENTATIONS = {
     "contrastive": ContrastiveModel,
     "reward": RewardModel,
 }
-PENDULUM = DreamerConfig(reward_factor=0.1, first_rows=100)  # of mbta/Pendulum-v0
-PICTURES = DreamerConfig()  # of mbta/PointPictures-v0
+PENDULUM = DreamerConfig(reward_factor=0.1, entropy=0.03, first_rows=100)  # of mbta/Pendulum-v0
+PICTURES = {  # of mbta/PointPictures-v0; the weight of contrast is in nats, that of pixels is 1/σ²
+    name: DreamerConfig(
+        model=WorldModelConfig(free_nats=0.0, observation_scale=weight, reward_scale=30.0),
+        representation=name,
+    )
+    for name, weight in (("reconstruction", 100.0), ("contrastive", 3.0), ("reward", 1.0))
+}
 
 
 def contrastive_loss(scores: Tensor) -> Tensor:
     """−log softmax_j(scores_ij) at j = i, (n,); scores: (n, n) of state i with observation j.
 
-    log n minus its mean is at most the information between states and observations (16.16).
+    log n minus its mean is at most the information between states and observations (16.15).
     """
     own = torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(scores, own, reduction="none")
@@ -147,6 +156,13 @@ class Actor(nn.Module):
         mean, std = self.moments(features)
         return torch.tanh(mean + std * torch.randn(mean.shape, generator=generator))
 
+    def entropy(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Entropy of the action with one draw u: Σ ½ log 2πe + log σ + log(1 − tanh² u), (...)."""
+        mean, std = self.moments(features)
+        drawn = mean + std * torch.randn(mean.shape, generator=generator)
+        slope = 2 * (math.log(2) - drawn - F.softplus(-2 * drawn))  # log(1 − tanh² u), stable
+        return (0.5 * math.log(2 * math.pi * math.e) + std.log() + slope).sum(-1)
+
     def mode(self, features: Tensor) -> Tensor:
         """tanh(μ), the median."""
         return torch.tanh(self.moments(features)[0])
@@ -163,7 +179,7 @@ class Behaviour(NamedTuple):
 
 
 def trajectory_weights(discount: Tensor) -> Tensor:
-    """w_n = d_0 … d_{n−1}, w_0 = 1, without a gradient; discount: (..., H) (16.9)."""
+    """w_n = d_0 … d_{n−1}, w_0 = 1, without a gradient; discount: (..., H) (16.6)."""
     before = torch.cat([torch.ones_like(discount[..., :1]), discount[..., :-1]], -1)
     return before.cumprod(-1).detach()
 
@@ -176,7 +192,7 @@ def behaviour(
     config: DreamerConfig,
     generator: torch.Generator,
 ) -> Behaviour:
-    """Imagine from the states `start`, (N, ...), and score what happens (16.10), (16.11)."""
+    """Imagine from the states `start`, (N, ...), and score what happens (16.7), (16.8)."""
 
     def policy(state: State) -> Tensor:
         return actor.sample(state.features.detach(), generator)
@@ -188,10 +204,12 @@ def behaviour(
     value = critic(features).squeeze(-1)  # (N, H + 1)
     returns = lambda_return(reward, value, discount, config.lam)
     weights = trajectory_weights(discount)
+    entropy = actor.entropy(features[:, :-1].detach(), generator)
+    gain = returns + config.entropy * entropy
     fitted = critic(features[:, :-1].detach()).squeeze(-1)
     error = 0.5 * (fitted - returns.detach()).square()
     return Behaviour(
-        -(weights * returns).mean(), (weights * error).mean(), trajectory, returns, weights
+        -(weights * gain).mean(), (weights * error).mean(), trajectory, returns, weights
     )
 
 
