@@ -1,9 +1,9 @@
 """Dreamer over seeds: parameters/dreamer/runs.json, and the pendulum's agent of one seed.
 
-    python scripts/dreamer_runs.py [NAME ...] [--seeds 0 1 2] [--out FOLDER]
+    python scripts/dreamer_runs.py [NAME ...] [--seeds 10 11 12] [--out FOLDER]
 
 One core, about one minute a run; a run that is there already is not made again. Settings were
-chosen on seeds from 100 on.
+chosen on seeds 0, 1 and from 100 on.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from mbta_helpers.latent.dreamer import Dreamer, DreamerConfig, LateActions, tra
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer"
 PENDULUM = "mbta/Pendulum-v0"
+SHIPPED = 10  # the seed whose agent is kept
 KINDS = {  # the task, the settings, rounds, and the class of the agent
-    "pendulum": (PENDULUM, dreamer.PENDULUM, 60, Dreamer),
+    "pendulum": (PENDULUM, dreamer.PENDULUM, 48, Dreamer),
     "point": ("mbta/PointTask-v0", DreamerConfig(), 20, Dreamer),
-    "late actions": ("mbta/PointTask-v0", DreamerConfig(), 10, LateActions),
+    "late actions": ("mbta/PointTask-v0", DreamerConfig(), 12, LateActions),
     **{
         name: ("mbta/PointPictures-v0", config, 20, Dreamer)
         for name, config in dreamer.PICTURES.items()
@@ -43,7 +44,7 @@ def run(name: str, seed: int, out: Path, provenance: dict) -> dict:
     started = time.process_time()
     history = train_dreamer(env_id, config, rounds, seed, kind=kind)
     seconds = time.process_time() - started
-    if name == "pendulum" and seed == 0:
+    if name == "pendulum" and seed == SHIPPED:
         dreamer.save_dreamer(out / "pendulum.safetensors", history.agent, provenance)
     fresh = dreamer.make_tasks(env_id, 40)
     noise = RandomAgent(history.agent.model)
@@ -66,7 +67,7 @@ def run(name: str, seed: int, out: Path, provenance: dict) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(KINDS)}; default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)

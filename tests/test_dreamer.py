@@ -345,8 +345,12 @@ def test_an_agent_comes_back_from_its_file(tmp_path, agent):
     again = load_dreamer(tmp_path / "agent.safetensors")
     state = start_states(agent)
     assert again.config == TINY
-    assert torch.equal(again.actor.mode(state.features), agent.actor.mode(state.features))
-    assert same(again.model, copies(agent.model)) and same(again.critic, copies(agent.critic))
+    for ours, theirs in zip(
+        again.networks().parameters(), agent.networks().parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs.half().float())
+    rounded = again.actor.mode(state.features)
+    assert torch.allclose(rounded, agent.actor.mode(state.features), atol=2e-3)
 
 
 def test_mistakes_are_named():

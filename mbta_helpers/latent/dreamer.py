@@ -294,9 +294,10 @@ class LateActions(Dreamer):
 
 
 def save_dreamer(path: Path, agent: Dreamer, provenance: dict) -> None:
-    """Write an agent with Gaussian latents to a file, whole or not at all."""
+    """Write an agent with Gaussian latents to a file, in half precision, whole or not at all."""
     config = {"config": asdict(agent.config), **agent.sizes}
-    save_checkpoint(path, "dreamer", agent.networks().state_dict(), config, provenance)
+    tensors = {name: part.half() for name, part in agent.networks().state_dict().items()}
+    save_checkpoint(path, "dreamer", tensors, config, provenance)
 
 
 def load_dreamer(path: Path) -> Dreamer:
