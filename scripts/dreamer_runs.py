@@ -22,27 +22,23 @@ from mbta_helpers.checkpoints import write_text
 from mbta_helpers.datasets import versions
 from mbta_helpers.latent import dreamer
 from mbta_helpers.latent.acting import RandomAgent, evaluate
-from mbta_helpers.latent.dreamer import Dreamer, DreamerConfig, LateActions, train_dreamer
+from mbta_helpers.latent.dreamer import DreamerConfig, train_dreamer
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer"
 PENDULUM = "mbta/Pendulum-v0"
 SHIPPED = 10  # the seed whose agent is kept
-KINDS = {  # the task, the settings, rounds, and the class of the agent
-    "pendulum": (PENDULUM, dreamer.PENDULUM, 48, Dreamer),
-    "point": ("mbta/PointTask-v0", DreamerConfig(), 20, Dreamer),
-    "late actions": ("mbta/PointTask-v0", DreamerConfig(), 12, LateActions),
-    **{
-        name: ("mbta/PointPictures-v0", config, 20, Dreamer)
-        for name, config in dreamer.PICTURES.items()
-    },
+KINDS = {  # the task, the settings, and rounds
+    "pendulum": (PENDULUM, dreamer.PENDULUM, 48),
+    "point": ("mbta/PointTask-v0", DreamerConfig(), 20),
+    **{name: ("mbta/PointPictures-v0", config, 20) for name, config in dreamer.PICTURES.items()},
 }
 
 
 def run(name: str, seed: int, out: Path, provenance: dict) -> dict:
     """Train once; the returns on the way, of fresh episodes at the end, and of random actions."""
-    env_id, config, rounds, kind = KINDS[name]
+    env_id, config, rounds = KINDS[name]
     started = time.process_time()
-    history = train_dreamer(env_id, config, rounds, seed, kind=kind)
+    history = train_dreamer(env_id, config, rounds, seed)
     seconds = time.process_time() - started
     if name == "pendulum" and seed == SHIPPED:
         dreamer.save_dreamer(out / "pendulum.safetensors", history.agent, provenance)
