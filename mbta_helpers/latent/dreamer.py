@@ -47,7 +47,7 @@ class DreamerConfig:
 
     model: WorldModelConfig = field(
         default_factory=lambda: WorldModelConfig(
-            free_nats=1.0, observation_scale=30.0, reward_scale=30.0
+            free_nats=1.0, observation_scale=300.0, reward_scale=100.0
         )
     )
     representation: str = "reconstruction"
@@ -117,7 +117,12 @@ REPRESENTATIONS = {
     "contrastive": ContrastiveModel,
     "reward": RewardModel,
 }
-PENDULUM = DreamerConfig(reward_factor=0.1, entropy=0.03, first_rows=100)  # of mbta/Pendulum-v0
+PENDULUM = DreamerConfig(  # of mbta/Pendulum-v0
+    model=WorldModelConfig(free_nats=1.0, observation_scale=30.0, reward_scale=30.0),
+    entropy=0.03,
+    reward_factor=0.1,
+    first_rows=100,
+)
 PICTURES = {  # of mbta/PointPictures-v0; the weight of contrast is in nats, that of pixels is 1/σ²
     name: DreamerConfig(
         model=WorldModelConfig(free_nats=0.0, observation_scale=weight, reward_scale=30.0),
