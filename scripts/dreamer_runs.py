@@ -1,0 +1,92 @@
+"""Dreamer over seeds: parameters/dreamer/runs.json, and the pendulum's agent of one seed.
+
+    python scripts/dreamer_runs.py [NAME ...] [--seeds 10 11 12] [--out FOLDER]
+
+One core, about one minute a run; a run that is there already is not made again. Settings were
+chosen on seeds 0, 1 and from 100 on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+import mbta_helpers.latent.environments  # noqa: F401  (registers the tasks)
+from mbta_helpers.checkpoints import write_text
+from mbta_helpers.datasets import versions
+from mbta_helpers.latent import dreamer
+from mbta_helpers.latent.acting import RandomAgent, evaluate
+from mbta_helpers.latent.dreamer import DreamerConfig, train_dreamer
+
+OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer"
+PENDULUM = "mbta/Pendulum-v0"
+SHIPPED = 10  # the seed whose agent is kept
+KINDS = {  # the task, the settings, and rounds
+    "pendulum": (PENDULUM, dreamer.PENDULUM, 48),
+    "point": ("mbta/PointTask-v0", DreamerConfig(), 20),
+    **{name: ("mbta/PointPictures-v0", config, 20) for name, config in dreamer.PICTURES.items()},
+}
+
+
+def run(name: str, seed: int, out: Path, provenance: dict) -> dict:
+    """Train once; the returns on the way, of fresh episodes at the end, and of random actions."""
+    env_id, config, rounds = KINDS[name]
+    started = time.process_time()
+    history = train_dreamer(env_id, config, rounds, seed)
+    seconds = time.process_time() - started
+    if name == "pendulum" and seed == SHIPPED:
+        dreamer.save_dreamer(out / "pendulum.safetensors", history.agent, provenance)
+    fresh = dreamer.make_tasks(env_id, 40)
+    noise = RandomAgent(history.agent.model)
+    return {
+        "name": name,
+        "seed": seed,
+        "updates": rounds * config.updates,
+        "steps": history.steps.tolist(),
+        "returns": history.returns.round(1).tolist(),
+        "final": evaluate(history.agent, fresh, 20_000 + 100 * seed).round(1).tolist(),
+        "random": round(float(evaluate(noise, fresh, 20_000 + 100 * seed).mean()), 1),
+        "losses": {
+            part: history.losses[part].reshape(rounds, -1).mean(1).round(4).tolist()
+            for part in ("observation", "reward", "kl", "critic")
+        },
+        "seconds": round(seconds, 1),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(KINDS)}; default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    path = options.out / "runs.json"
+    study = json.loads(path.read_text("utf-8")) if path.exists() else {"runs": []}
+    done = {(row["name"], row["seed"]) for row in study["runs"]}
+    for name in options.names or KINDS:
+        for seed in options.seeds:
+            if (name, seed) in done:
+                continue
+            provenance = {
+                "command": " ".join(["python scripts/dreamer_runs.py", *arguments]),
+                "date": date.today().isoformat(),
+                "threads": torch.get_num_threads(),
+                "versions": versions(),
+            }
+            row = run(name, seed, options.out, provenance) | {"provenance": provenance}
+            study["runs"].append(row)
+            print(name, seed, sum(row["final"]) / len(row["final"]), row["seconds"], flush=True)
+            write_text(path, json.dumps(study, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
