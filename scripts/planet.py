@@ -70,9 +70,10 @@ def forks(seed: int, folder: Path) -> Iterator[dict]:
     for kind in paths.KINDS:
         started = time.process_time()
         model = paths.train_on_forks(kind, paths.UPDATES, seed)
-        yield {"kind": kind, "seconds": round(time.process_time() - started, 1)} | paths.measure(
-            model, seed
-        )
+        yield {
+            "kind": kind,
+            "seconds": round(time.process_time() - started, 1),
+        } | paths.judge_futures(model, seed)
         if seed == 0:
             keep(model, folder / f"{kind.replace(' ', '-')}.safetensors")
 

@@ -5,7 +5,7 @@ import torch
 
 from mbta_helpers.errors import UserError
 from mbta_helpers.latent.imagination import imagine, lambda_return
-from mbta_helpers.latent.linear_quadratic import LinearWorld, gradients
+from mbta_helpers.latent.linear_quadratic import LinearWorld, sampled_gradients
 from mbta_helpers.latent.rssm import RSSM, GaussianLatent
 
 H = 6
@@ -160,7 +160,7 @@ def test_imagined_returns_have_the_closed_form_as_their_mean():
 @pytest.mark.parametrize("horizon", [1, 8])
 def test_pathwise_and_score_gradients_have_the_exact_gradient_as_their_mean(k, horizon):
     x = torch.full((100_000,), 1.0, dtype=torch.float64)
-    found = gradients(WORLD, k, SIGMA, x, horizon, torch.Generator().manual_seed(4))
+    found = sampled_gradients(WORLD, k, SIGMA, x, horizon, torch.Generator().manual_seed(4))
     exact = exact_gradient(k, 1.0, horizon)
     for name in ("pathwise", "REINFORCE"):
         off = abs(found[name].mean() - exact)
@@ -172,6 +172,8 @@ def test_a_detached_actor_input_changes_the_gradient_except_at_the_best_gain():
     x = torch.full((100_000,), 1.0, dtype=torch.float64)
     error = len(x) ** -0.5
     for k, same in ((-1.0, False), (best_gain(), True)):
-        cut = gradients(WORLD, k, SIGMA, x, 8, torch.Generator().manual_seed(5))["open loop"]
+        cut = sampled_gradients(WORLD, k, SIGMA, x, 8, torch.Generator().manual_seed(5))[
+            "open loop"
+        ]
         off = abs(cut.mean() - exact_gradient(k, 1.0, 8))
         assert (off < 4 * cut.std() * error) == same

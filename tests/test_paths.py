@@ -48,7 +48,7 @@ def test_without_the_deterministic_path_h_is_a_function_of_z_and_action():
 
 
 class Oracle:
-    """Stands for a model in `measure`: each imagined sequence is what a function makes of it."""
+    """Stands for a model: each imagined sequence is what a function makes of it."""
 
     def __init__(self, change):
         self.change = change
@@ -71,7 +71,7 @@ def test_measures_of_known_futures(monkeypatch, change, expected):
         return model.change(batch.observation), None
 
     monkeypatch.setattr(paths, "open_loop", known)
-    measured = paths.measure(Oracle(change), 0)
+    measured = paths.judge_futures(Oracle(change), 0)
     assert {name: measured[name] for name in expected} == expected
     if expected.get("decided") == 1:
         assert 0.4 < measured["right"] < 0.6

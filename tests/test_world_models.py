@@ -29,7 +29,7 @@ from mbta_helpers.latent.vae import VAE, VAEConfig, initialise, train_vae
 from mbta_helpers.latent.world_models import (
     VisionAndMemoryConfig,
     encode,
-    record,
+    record_play,
     train_world_model,
     with_untrained_memory,
 )
@@ -143,7 +143,7 @@ def test_nats_below_the_tolerance_are_free():
 
 def test_v_learns_to_see():
     rng = np.random.default_rng(0)
-    pictures = record(100, 20, rng).pictures
+    pictures = record_play(100, 20, rng).pictures
     config = VAEConfig(hidden=32, updates=300)
     vae = train_vae(pictures, config, generator())
     with torch.no_grad():
@@ -367,7 +367,7 @@ def test_evolution_climbs():
 
 
 def test_recordings_end_with_the_hit():
-    recording = record(200, 30, np.random.default_rng(0))
+    recording = record_play(200, 30, np.random.default_rng(0))
     assert len(recording.pictures) == sum(len(a) + 1 for a in recording.action)
     for action, hit in zip(recording.action, recording.hit, strict=True):
         assert len(action) == len(hit) <= 30 and hit[:-1].sum() == 0
@@ -376,7 +376,7 @@ def test_recordings_end_with_the_hit():
 
 def test_codes_belong_to_their_pictures(small):
     model, _ = small
-    recording = record(5, 30, np.random.default_rng(0))
+    recording = record_play(5, 30, np.random.default_rng(0))
     episodes, at = encode(model.vae, recording), 0
     for mean, action, recorded in zip(
         episodes.mean, episodes.action, recording.action, strict=True

@@ -66,7 +66,7 @@ class LinearWorld:
         return -(p * x.square() + q)
 
 
-def gradients(
+def sampled_gradients(
     world: LinearWorld, k: float, sigma: float, x: Tensor, horizon: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Estimates of ∂J/∂k from each of N imagined trajectories, (N,) each; x: (N,), their starts.

@@ -109,7 +109,7 @@ def train_on_forks(kind: str, updates: int, seed: int) -> WorldModel:
     return model
 
 
-def measure(model: WorldModel, seed: int, count: int = 500) -> dict[str, float]:
+def judge_futures(model: WorldModel, seed: int, count: int = 500) -> dict[str, float]:
     """Shares of imagined futures, after SEEN rows.
 
     decided: the spot is at one end and not at the other (0.5 apart). right: at the right one.

@@ -35,7 +35,7 @@ def random_moves(last: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random(len(last)) < KEEP, last, new)
 
 
-def record(episodes: int, steps: int, rng: np.random.Generator) -> Recordings:
+def record_play(episodes: int, steps: int, rng: np.random.Generator) -> Recordings:
     """Episodes of random play, until a hit or for that many steps."""
     games, alive = Stones(episodes, rng), np.ones(episodes, bool)
     action = rng.integers(0, len(MOVES), episodes)
@@ -96,7 +96,7 @@ class VisionAndMemory(NamedTuple):
 def train_world_model(config: VisionAndMemoryConfig, seed: int) -> tuple[VisionAndMemory, Episodes]:
     """V and M from random play, and the play as codes."""
     generator = torch.Generator().manual_seed(seed)
-    recording = record(config.episodes, config.steps, np.random.default_rng(seed))
+    recording = record_play(config.episodes, config.steps, np.random.default_rng(seed))
     vae = train_vae(recording.pictures, config.vae, generator)
     episodes = encode(vae, recording)
     return dreaming_from(vae, train_mdn_rnn(episodes, config.memory, generator), episodes), episodes
