@@ -83,7 +83,7 @@ class VAE(nn.Module):
 
 
 def train_vae(pictures: Tensor, config: VAEConfig, generator: torch.Generator) -> VAE:
-    """A VAE of pictures, (n, side, side), 0 or 1 as bytes."""
+    """A VAE of pictures, (n, side, side), in [0, 1]."""
     vae = VAE(config)
     initialise(vae, generator)
     optimiser = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
