@@ -1,11 +1,13 @@
 """Categories against a Gaussian, and agents on the grid: mbta_helpers/parameters/dreamer_v2/*.json.
 
-    python scripts/dreamer_v2.py {teleport,grid,agent} [--seeds 0 … 9] [--names NAME …]
+    python scripts/dreamer_v2.py {teleport,starts,grid,agent} [--seeds 0 … 9] [--names NAME …]
 
-teleport: world models of sequences of one picture, the agent just after a pad. grid: world models
-of random play, scored on random play that they have not seen. agent: DreamerV2 from nothing. One
-core; about ten, forty and eighty seconds a run. A run that is there is not made again. Settings
-were chosen on seeds from 100 on.
+teleport: world models of sequences of one picture, the agent just after a pad. starts: the same,
+three starts for each seed, of which the lowest training loss is kept. grid: world models of random
+play, scored on random play that they have not seen. agent: DreamerV2 from nothing. One core; about
+five, fifteen, fifty and eighty seconds a run. A run that is there is not made again. Settings were
+chosen on seeds from 100 on. Shipped are seeds 0 to 9 of teleport, 20 to 24 of starts, 20 to 22 of
+grid and 0 to 2 of agent.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from mbta_helpers.latent.dreamer_v2 import (
 from mbta_helpers.latent.predictions import imagined_next, one_step, open_loop
 from mbta_helpers.latent.replay import Sequences
 from mbta_helpers.latent.rssm import CategoricalLatent, GaussianLatent
+from mbta_helpers.latent.world_model import Terms
 
 FOLDER = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer_v2"
 ONE, MANY, GAUSSIAN = CategoricalLatent(1, 64), CategoricalLatent(8, 8), GaussianLatent(64)
@@ -50,10 +53,22 @@ VARIANTS = {
         "1 × 64, swapped": {"latent": ONE, "balance": 0.2} | SLOW,
         "Gaussian, slow": {"latent": GAUSSIAN} | SLOW,
     },
-    "grid": {"8 × 8 classes": {"latent": MANY}, "Gaussian": {"latent": GAUSSIAN}},
+    "starts": {
+        "1 × 64 classes": {"latent": ONE} | SLOW,
+        "Gaussian": {"latent": GAUSSIAN} | FAST,
+        "1 × 64, balance 0.5": {"latent": ONE, "balance": 0.5} | SLOW,
+        # α = 0.5 and the posterior pulled as weakly as with α = 0.8: 0.5 · 0.12 = 0.2 · 0.3
+        "1 × 64, balance 0.5, β 0.12": {"latent": ONE, "balance": 0.5} | SLOW | {"kl_scale": 0.12},
+    },
+    "grid": {
+        "1 × 64 classes": {"latent": ONE, "rate": 1e-2, "kl_scale": 0.1, "spread": 30.0},
+        "Gaussian": {"latent": GAUSSIAN} | FAST,
+    },
     "agent": {"8 × 8 classes": {"latent": MANY}, "Gaussian": {"latent": GAUSSIAN}},
 }
+STARTS = 3  # runs of which the lowest training loss is kept
 SAMPLES = 256  # draws of a predictive likelihood
+UPDATES = 1500  # of a model of the whole grid
 CONTEXT, ROWS = 6, 21  # rows that are seen, and rows of a scored sequence
 
 
@@ -61,19 +76,22 @@ def make_model(values: dict, seed: int) -> DreamerV2Model:
     return DreamerV2Model((16, 16), 4, DreamerV2ModelConfig(**values), seed)
 
 
-def teleport(values: dict, seed: int) -> dict:
-    """Learn where a pad leads to, from a thousand arrivals; scored on each exit, alike."""
+def learn_exits(values: dict, seed: int, start: int) -> tuple[float, dict]:
+    """Learn where a pad leads to, from a thousand arrivals; scored on each exit, alike.
+
+    seed: of the arrivals. start: of the first weights and of all draws. Returns the training loss,
+    mean of the last fifty updates, and what is kept of the run.
+    """
     rate = values["rate"]
-    model = make_model({name: each for name, each in values.items() if name != "rate"}, seed)
+    model = make_model({name: each for name, each in values.items() if name != "rate"}, start)
     came = grids.arrivals(np.random.default_rng([seed, 1]).choice(grids.EXITS, 1000))
-    config = TrainingConfig(batch=64, length=1, rate=rate)
-    history = fit(model, came, config, 500, seed)
+    history = fit(model, came, TrainingConfig(batch=64, length=1, rate=rate), 500, start)
     each = grids.arrivals(grids.EXITS).columns
     test = Sequences(*(part[:1].transpose(0, 1) for part in each))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(start)
     score = one_step(model, test, 16 * SAMPLES, generator).mean().item()
     pictures = imagined_next(model, test, 1000, generator)[:, 0, 0]
-    return {
+    return Terms(*history[-50:].mean(0)).loss, {
         "score": round(score, 4),
         "sharp": round(grids.shows_one_of(pictures, grids.EXITS), 4),
         "kl": history[:, 3].reshape(50, -1).mean(1).round(3).tolist(),
@@ -81,12 +99,28 @@ def teleport(values: dict, seed: int) -> dict:
     }
 
 
+def teleport(values: dict, seed: int) -> dict:
+    """One start."""
+    return learn_exits(values, seed, seed)[1]
+
+
+def starts(values: dict, seed: int) -> dict:
+    """Three starts on the same arrivals; the one with the lowest training loss is kept."""
+    runs = [learn_exits(values, seed, STARTS * seed + start) for start in range(STARTS)]
+    losses, rows = zip(*runs, strict=True)
+    return rows[int(np.argmin(losses))] | {
+        "losses": np.round(losses, 4).tolist(),
+        "scores": [row["score"] for row in rows],
+    }
+
+
 def grid(values: dict, seed: int) -> dict:
     """Learn from 6400 rows of random play; scored on 128 sequences of other play."""
-    model = make_model(values, seed)
+    rate = values["rate"]
+    model = make_model({name: each for name, each in values.items() if name != "rate"}, seed)
     play = random_play(grids.environments(16), model, 400, seed)
-    config = TrainingConfig(batch=48, length=6, rate=1e-2)
-    history = fit(model, play, config, 1200, seed)
+    config = TrainingConfig(batch=48, length=6, rate=rate)
+    history = fit(model, play, config, UPDATES, seed)
     other = random_play(grids.environments(16), model, 400, 1000 + seed)
     generator = torch.Generator().manual_seed(seed)
     batch = other.sample(128, ROWS, generator)
