@@ -25,7 +25,7 @@ from mbta_helpers.checkpoints import write_text
 from mbta_helpers.datasets import versions
 from mbta_helpers.latent.dreamer_v3 import DreamerV3Config, scaled_point_tasks, train_dreamer_v3
 
-UPDATES, EVALUATE_EVERY = 550, 50
+UPDATES, EVALUATE_EVERY = 800, 50
 ENVIRONMENTS, EPISODES = 8, 20
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer_v3_scales.json"
 

@@ -1913,6 +1913,23 @@ DREAMER_V3 = [
         "return squashed",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
     ),
+    mutation(
+        "DreamerV3: the weight of observations counts twice",
+        "latent/dreamer_v3.py",
+        "return gaussian_error(squashed, self.squash(observation), axes)",
+        "return self.config.observation_scale * gaussian_error(\n"
+        "            squashed, self.squash(observation), axes\n"
+        "        )",
+        "dreamer_v3::test_the_weight_of_observations_counts_once",
+        "dreamer_v3::test_predicted_observations_are_in_their_own_units",
+    ),
+    mutation(
+        "DreamerV3: the learning rate stays",
+        "latent/dreamer_v3.py",
+        "        rate.step()\n",
+        "",
+        "dreamer_v3::test_a_short_training_acts_learns_and_evaluates",
+    ),
 ]
 
 LATENT = [

@@ -87,6 +87,7 @@ def shaken(module, seed=2, size=0.3):
         {"entropy": -1},
         {"replay_value": -1},
         {"learning_rate": 0},
+        {"last_rate": 0},
         {"horizon": 0},
         {"length": 1},
         {"first": 3},
@@ -422,7 +423,7 @@ def test_with_the_heads_of_v3_observations_and_rewards_may_be_large():
     """With symlog and two-hot the loss of a thousandfold row stays small; with squares it grows."""
     large = {}
     for heads in ("V3", "V2"):
-        model = WorldModelV3((5,), 2, replace(SMALL, heads=heads), seed=0)
+        model = WorldModelV3((5,), 2, replace(SMALL, heads=heads, observation_scale=10.0))
         small = batch_of()
         huge = small._replace(observation=1e3 * small.observation, reward=1e3 * small.reward)
         states, priors = model.observe(small, generator())
@@ -443,7 +444,17 @@ def test_predicted_observations_are_in_their_own_units():
     assert model.observation_loss(features, observation).item() < 1e-10
     more = model.observation_loss(features, torch.zeros(1, 1, 5)).item()
     logs = observation.abs().log1p().square().sum().item() / 2
-    assert math.isclose(more, SMALL.observation_scale * logs, rel_tol=1e-5)
+    assert math.isclose(more, logs, rel_tol=1e-5)
+
+
+def test_the_weight_of_observations_counts_once():
+    batch, terms = batch_of(), []
+    for weight in (1.0, 30.0):
+        model = WorldModelV3((5,), 2, replace(SMALL, observation_scale=weight))
+        terms.append(model.terms(batch, *model.observe(batch, generator())))
+    plain, weighted = terms
+    assert torch.allclose(weighted.observation, 30 * plain.observation)
+    assert torch.allclose(weighted.reward, plain.reward)
 
 
 # -- training ---------------------------------------------------------------------------------
@@ -462,6 +473,8 @@ def test_a_short_training_acts_learns_and_evaluates():
     assert history.updates.tolist() == [2, 4] and history.steps.tolist() == [24, 32]
     assert history.returns.shape == (2, 3) and (history.returns < 0).all()
     assert (history.returns == again.returns).all(), "the seed decides"
+    (group,) = agent.optimizer.param_groups
+    assert math.isclose(group["lr"], SMALL.last_rate * SMALL.learning_rate, rel_tol=1e-6)
     action = agent.act(agent.model.rssm.start(4), generator(), explore=True)
     assert action.shape == (4, 2) and action.abs().max() <= 1
 

@@ -22,6 +22,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TransformReward
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
+from torch.optim.lr_scheduler import LinearLR
 
 import mbta_helpers.latent.environments  # noqa: F401, registers the tasks
 from mbta_helpers.errors import require
@@ -35,21 +36,22 @@ from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig, gaussi
 
 @dataclass(frozen=True)
 class DreamerV3Config(WorldModelConfig):
-    """Weights and rates are the paper's; sizes, gamma, horizon, extent and learning rate are not.
+    """The paper's, but for sizes, gamma, horizon, extent, learning rates and observation_scale.
 
     observation_scale: weight of the observation's term, 1/σ² of its Gaussian.
     heads: "V3", or "V2" for squared errors, no symlog and advantages as they are.
     extent: symlog of the last bin. blocks: G, of the GRU. dynamics, representation: weights of the
     two halves of the divergence. gamma, lam: discount and λ. horizon: H. entropy: η, the worth of
     a nat. slow_rate: share of the critic that its slow copy takes over. replay_value: weight of
-    the critic's loss on replayed states. batch, length: B and T of an update. collect: steps of
-    each environment between updates. first: steps of each environment with random actions.
+    the critic's loss on replayed states. last_rate: share of the learning rate that is left when a
+    training ends; it falls in a straight line. batch, length: B and T of an update. collect: steps
+    of each environment between updates. first: steps of each environment with random actions.
     warm_up: updates of the world model alone, before actor and critic begin.
     """
 
-    latent: CategoricalLatent = field(default_factory=lambda: CategoricalLatent(8, 8, 0.01))
+    latent: CategoricalLatent = field(default_factory=lambda: CategoricalLatent(16, 16, 0.01))
     free_nats: float = 1.0
-    observation_scale: float = 10.0
+    observation_scale: float = 300.0
     heads: str = "V3"
     extent: float = 10.0
     blocks: int = 8
@@ -62,11 +64,12 @@ class DreamerV3Config(WorldModelConfig):
     slow_rate: float = 0.02
     replay_value: float = 0.3
     learning_rate: float = 2e-3
+    last_rate: float = 0.05
     batch: int = 16
     length: int = 10
     collect: int = 2
     first: int = 100
-    warm_up: int = 200
+    warm_up: int = 150
 
     def __post_init__(self):
         super().__post_init__()
@@ -83,6 +86,7 @@ class DreamerV3Config(WorldModelConfig):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
         require(self.extent > 0, f"extent must be positive, not {self.extent}.")
         require(self.learning_rate > 0, "learning_rate must be positive.")
+        require(0 < self.last_rate <= 1, f"last_rate lies in (0, 1], not {self.last_rate}.")
         for name in ("horizon", "batch", "collect"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1.")
         require(self.length >= 2, f"length must be at least 2 rows, not {self.length}.")
@@ -185,8 +189,7 @@ class WorldModelV3(WorldModel):
     def observation_loss(self, features: Tensor, observation: Tensor) -> Tensor:
         squashed = super().predict_observation(features)
         axes = len(self.observation_shape)
-        error = gaussian_error(squashed, self.squash(observation), axes)
-        return self.config.observation_scale * error
+        return gaussian_error(squashed, self.squash(observation), axes)
 
     def predict_reward(self, features: Tensor) -> Tensor:
         return self.reward.mean(self.reward(features))
@@ -428,11 +431,13 @@ def train_dreamer_v3(
     driver = Driver(environments, agent.model, seed)
     driver.collect(RandomAgent(agent.model), replay, config.first)
     generator = torch.Generator().manual_seed(seed)
+    rate = LinearLR(agent.optimizer, 1.0, config.last_rate, updates)
     history = []
     for update in range(1, updates + 1):
         driver.collect(agent, replay, config.collect)
         batch = replay.sample(config.batch, config.length, generator)
         agent.update(batch, generator, update > config.warm_up)
+        rate.step()
         if update % evaluate_every == 0:
             returns = evaluate(agent, tests, 10_000 + seed)
             history.append((update, replay.added * count, returns))
