@@ -2791,6 +2791,20 @@ DREAMER = [
         "dreamer::test_the_start_states_are_filtered_ones_without_a_gradient",
     ),
     mutation(
+        "Dreamer: a reward of 0 is learnt where an episode starts",
+        "latent/dreamer.py",
+        "terms._replace(reward=terms.reward * (1 - batch.is_first))",
+        "terms",
+        "dreamer::test_no_reward_is_learnt_where_an_episode_starts",
+    ),
+    mutation(
+        "Dreamer: rates fall from the first update on",
+        "latent/dreamer.py",
+        "min(1.0, 0.05 + 1.9 * (1 - progress))",
+        "min(1.0, 0.05 + 0.95 * (1 - progress))",
+        "dreamer::test_rates_stay_for_half_a_run_and_then_fall",
+    ),
+    mutation(
         "Dreamer: rewards are not scaled",
         "latent/dreamer.py",
         "batch._replace(reward=c.reward_factor * batch.reward)",

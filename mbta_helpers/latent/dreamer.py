@@ -28,7 +28,7 @@ from mbta_helpers.latent.acting import Driver, RandomAgent, evaluate
 from mbta_helpers.latent.imagination import Trajectory, imagine, lambda_return
 from mbta_helpers.latent.replay import SequenceReplay, Sequences
 from mbta_helpers.latent.rssm import GaussianLatent, State, mlp
-from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
+from mbta_helpers.latent.world_model import Terms, WorldModel, WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ REPRESENTATIONS = {
     "contrastive": ContrastiveModel,
     "reward": RewardModel,
 }
+POINT = DreamerConfig(updates=40)  # of mbta/PointTask-v0
 PENDULUM = DreamerConfig(  # of mbta/Pendulum-v0
     model=WorldModelConfig(free_nats=1.0, observation_scale=30.0, reward_scale=30.0),
     entropy=0.03,
@@ -139,6 +140,16 @@ def contrastive_loss(scores: Tensor) -> Tensor:
     """
     own = torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(scores, own, reduction="none")
+
+
+def explain(model: WorldModel, batch: Sequences, generator: torch.Generator) -> tuple[Terms, State]:
+    """The model's loss on sequences, and the filtered states.
+
+    No reward comes with the first observation of an episode: the 0 that stands there is no datum.
+    """
+    states, priors = model.observe(batch, generator)
+    terms = model.terms(batch, states, priors)
+    return terms._replace(reward=terms.reward * (1 - batch.is_first)), states
 
 
 # -- actor and critic -----------------------------------------------------------------------------
@@ -267,13 +278,20 @@ class Dreamer:
         noise = self.config.noise * torch.randn(action.shape, generator=generator)
         return (action + noise).clamp(-1, 1)
 
+    def anneal(self, progress: float) -> None:
+        """Rates as configured for the first half of a run, then falling to a twentieth."""
+        factor = min(1.0, 0.05 + 1.9 * (1 - progress))
+        c = self.config
+        rates = (c.model_rate, c.actor_rate, c.critic_rate)
+        for optimiser, rate in zip(self.optimisers, rates, strict=True):
+            optimiser.param_groups[0]["lr"] = factor * rate
+
     def update(self, batch: Sequences) -> dict[str, float]:
         """One step of each optimiser; returns the losses."""
         c = self.config
         batch = batch._replace(reward=c.reward_factor * batch.reward)
         model_step, actor_step, critic_step = self.optimisers
-        states, priors = self.model.observe(batch, self.generator)
-        terms = self.model.terms(batch, states, priors)
+        terms, states = explain(self.model, batch, self.generator)
         descend(terms.loss, self.model, model_step, c.clip)
         start = choose(states, c.starts, self.generator)
         imagined = behaviour(self.model, self.actor, self.critic, start, c, self.generator)
@@ -361,6 +379,7 @@ def train_dreamer(
     steps, returns, losses = [], [], []
     for number in tqdm(range(1, rounds + 1), desc=f"{config.representation}, seed {seed}"):
         driver.collect(agent, replay, config.rows)
+        agent.anneal(number / rounds)
         for _ in range(config.updates):
             batch = replay.sample(config.batch, config.length, agent.generator)
             losses.append(agent.update(batch))
