@@ -2,7 +2,7 @@
 
 Hafner et al. (2025), "Mastering Diverse Control Tasks through World Models", Nature 640; with the
 heads of DreamerV2 (Hafner et al. 2021) for comparison. Against the paper's agent this one is small,
-has ELU without normalisation layers, and Adam.
+has RMSNorm and SiLU as the paper's, and Adam.
 
 Symbols: B sequences of T rows, N = B T starts, H imagined steps, F features of a state, A actions,
 D numbers in h.
