@@ -598,7 +598,7 @@ def test_a_click_plans_and_the_ball_walks_there(show):
 
 @pytest.mark.parametrize("maze", ["Medium", "Large"])
 def test_the_first_plan_is_quick(show, maze):
-    """In time of the processor, loading and drawing included: 0.3 to 0.4 s were measured.
+    """In time of the processor, loading and drawing included: 0.26 to 0.64 s were measured.
 
     The bound is twice what a reader is promised, for machines that have much else to do.
     """
