@@ -7,18 +7,15 @@ counts the tasks of all seeds of a variant together.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mbta_helpers.evaluation import wilson_interval
+from mbta_helpers.evaluation import student_interval, wilson_interval
 
 TABLE = Path(__file__).parent / "parameters" / "ablations.json"
 BASE = "base"
-# Student's t at 97.5 %, for 1 to 9 degrees of freedom.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,10 @@ def pooled_interval(successes: list[int], episodes: list[int]) -> tuple[float, f
     and is empty where all rates are equal. The wider of the two is taken, within [0, 1].
     """
     wilson = wilson_interval(sum(successes), sum(episodes))
-    count = len(successes)
-    if count == 1:
+    if len(successes) == 1:
         return wilson
-    rates = np.array(successes) / np.array(episodes)
-    quantile = T_QUANTILES[min(count - 1, len(T_QUANTILES)) - 1]
-    half = quantile * rates.std(ddof=1) / math.sqrt(count)
-    student = (max(0.0, rates.mean() - half), min(1.0, rates.mean() + half))
+    low, high = student_interval(np.array(successes) / np.array(episodes))
+    student = (max(0.0, low), min(1.0, high))
     return max(wilson, student, key=lambda bounds: bounds[1] - bounds[0])
 
 

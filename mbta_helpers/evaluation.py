@@ -40,7 +40,7 @@ def student_interval(values: np.ndarray) -> tuple[float, float]:
     free = len(values) - 1
     require(free >= 1, "An interval needs at least two numbers.")
     # The quantile of Student's distribution, from the sum of its density upwards of 0.
-    x = np.arange(0.0, 13.0, 1e-4)
+    x = np.arange(0.5e-4, 13.0, 1e-4)  # midpoints
     scale = math.gamma((free + 1) / 2) / math.gamma(free / 2) / math.sqrt(free * math.pi)
     density = scale * (1 + x**2 / free) ** (-(free + 1) / 2)
     quantile = x[np.searchsorted(density.cumsum() * 1e-4, 0.475)]

@@ -2855,6 +2855,57 @@ DREAMER = [
     ),
 ]
 
+VARIANTS = [
+    mutation(
+        "joint: the posterior does not hear the world model",
+        "variants.py",
+        "    terms = elbo_terms(model, batch, noise)\n    kept",
+        "    from mbta_helpers.objectives import one_pass_loss\n\n"
+        "    return one_pass_loss(model, batch, noise, beta)\n    kept",
+        "variants::test_joint_gradient_in_phi_is_ems_and_the_world_models",
+        "variants::test_joint_gradient_in_phi_is_the_slope_of_the_loss",
+        "variants::test_trainers_start_alike_and_part_in_the_posterior",
+    ),
+    mutation(
+        "absolute: the mean is a displacement again",
+        "variants.py",
+        "return normaliser.mean + normaliser.std * self.heads.mean(self.features(state, z))",
+        "return state + normaliser.std * self.heads.mean(self.features(state, z))",
+        "variants::test_absolute_model_predicts_in_units_of_the_states",
+    ),
+    mutation(
+        "lake: the wind blows on the land too",
+        "lake.py",
+        "DRIFT * wind * (position[:, 1] < 0)",
+        "DRIFT * wind",
+        "lake::test_the_wind_blows_on_the_lake_alone",
+    ),
+    mutation(
+        "lake: a coin for each step",
+        "lake.py",
+        "        position = move(position, action, winds)\n",
+        "        position = move(position, action, draw_winds(episodes, rng))\n",
+        "lake::test_the_data_moves_as_the_lake_says",
+    ),
+    mutation(
+        "lake: the wind is read off the windows that it was fitted on",
+        "lake.py",
+        "    rest = wind[fitted:]\n"
+        "    left = (features[fitted:] @ weights - rest).square().mean()\n",
+        "    rest = wind[:fitted]\n"
+        "    left = (features[:fitted] @ weights - rest).square().mean()\n",
+        "lake::test_the_wind_is_judged_on_windows_that_it_was_not_fitted_on",
+    ),
+    mutation(
+        "ablations: the narrower interval",
+        "ablations.py",
+        "return max(wilson, student,",
+        "return min(wilson, student,",
+        "ablations::test_seeds_that_differ_have_students_interval",
+        "ablations::test_seeds_that_agree_keep_wilsons_interval",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -2864,6 +2915,7 @@ MUTATIONS = [
     *DISTRIBUTED,
     *EVALUATION,
     *CHECKPOINTS,
+    *VARIANTS,
     *WALKS,
     *ROOMS,
     *OPTIONS,
@@ -2883,6 +2935,11 @@ MUTATIONS = [
 def named_tests(mutations: Iterable[Mutation]) -> list[str]:
     """Every test that some mutation names, once."""
     return list(dict.fromkeys(test for each in mutations for test in each.tests))
+
+
+def one_of_each_file(tests: list[str]) -> list[str]:
+    """The first test of each file: all of them pass on the package itself, or the suite fails."""
+    return list({test.partition("::")[0]: test for test in reversed(tests)}.values())
 
 
 def occurrences(mutation: Mutation) -> int:
@@ -2985,7 +3042,7 @@ def main(names: list[str]) -> None:
     chosen = [each for each in MUTATIONS if not names or each.name in names]
     preload()
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
-        runs = [("unchanged", None, named_tests(chosen))]
+        runs = [("unchanged", None, one_of_each_file(named_tests(chosen)))]
         runs += [(each.name, each, list(each.tests)) for each in chosen if occurrences(each) == 1]
         for number, (name, each, tests) in enumerate(runs):
             place = Path(folder) / str(number)

@@ -130,6 +130,14 @@ def test_a_skill_that_holds_the_wind_is_told_from_one_that_does_not():
     assert lake.wind_in_skill(afloat_with(told, winds)) > 0.95
 
 
+def test_the_wind_is_judged_on_windows_that_it_was_not_fitted_on():
+    """120 windows and 153 terms: a fit explains its own windows whole, and knows nothing."""
+    rng = np.random.default_rng(1)
+    winds = lake.draw_winds(120, rng)
+    z, first = (torch.from_numpy(rng.standard_normal((120, n))).float() for n in (14, 2))
+    assert lake.wind_in_skill(lake.Afloat(first, z, winds)) < 0.2
+
+
 def test_the_windows_asked_are_those_that_stay_on_the_lake():
     data = lake.wander(300, 8, seed=0)
     model = Trainer(lake.TRAINING, data.transitions, 0).model
