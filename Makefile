@@ -96,5 +96,5 @@ $(VENV)/.stamp-lab: $(VENV)/.stamp-venv $(LOCKED)
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-venv $(LOCKED)
 	@echo "Installing the package and what the measurements need ..."
-	@$(PIP) install --quiet -c constraints.txt -e . --group bench
+	@$(PIP) install --quiet -c constraints.txt -e . --group book --group bench
 	@touch $@

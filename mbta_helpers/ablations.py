@@ -7,6 +7,7 @@ counts the tasks of all seeds of a variant together.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,29 @@ def pooled_interval(successes: list[int], episodes: list[int]) -> tuple[float, f
     low, high = student_interval(np.array(successes) / np.array(episodes))
     student = (max(0.0, low), min(1.0, high))
     return max(wilson, student, key=lambda bounds: bounds[1] - bounds[0])
+
+
+def difference_interval(
+    successes: list[int], base: list[int], episodes: list[int]
+) -> tuple[float, float]:
+    """A 95 % interval of a variant's success rate minus the base's, over the same seeds and tasks.
+
+    Each list has an entry for each seed. The hull of two intervals: Newcombe's (1998, method 10)
+    of the pooled counts, and Student's of the seeds' differences, which has out of it what a seed
+    does to both.
+    """
+    won, other, count = (np.array(values) for values in (successes, base, episodes))
+    rate, base_rate = won.sum() / count.sum(), other.sum() / count.sum()
+    low, high = wilson_interval(int(won.sum()), int(count.sum()))
+    base_low, base_high = wilson_interval(int(other.sum()), int(count.sum()))
+    difference = rate - base_rate
+    ends = [
+        difference - math.hypot(rate - low, base_high - base_rate),
+        difference + math.hypot(high - rate, base_rate - base_low),
+    ]
+    if len(count) > 1:
+        ends += student_interval((won - other) / count)
+    return max(-1.0, min(ends)), min(1.0, max(ends))
 
 
 def pooled(cells: list[dict], variants: list[str] | None = None) -> dict[str, Pooled]:

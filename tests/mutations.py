@@ -2897,6 +2897,20 @@ VARIANTS = [
         "lake::test_the_wind_is_judged_on_windows_that_it_was_not_fitted_on",
     ),
     mutation(
+        "ablations: the difference forgets what seeds share",
+        "ablations.py",
+        "student_interval((won - other) / count)",
+        "(difference - 1.0, difference + 1.0)",
+        "ablations::test_difference_of_seeds_is_taken_seed_by_seed",
+    ),
+    mutation(
+        "ablations: the ends of Newcombe's interval are swapped",
+        "ablations.py",
+        "difference - math.hypot(rate - low, base_high - base_rate)",
+        "difference - math.hypot(high - rate, base_rate - base_low)",
+        "ablations::test_difference_of_one_seed_has_newcombes_interval",
+    ),
+    mutation(
         "ablations: the narrower interval",
         "ablations.py",
         "return max(wilson, student,",

@@ -48,6 +48,22 @@ def test_seeds_that_agree_keep_wilsons_interval():
     assert ablations.pooled_interval([40, 40, 40], [40, 40, 40]) == wilson_interval(120, 120)
 
 
+def test_difference_of_one_seed_has_newcombes_interval():
+    """Newcombe 1998, Statistics in Medicine 17, table II: 9 of 10 against 3, and 0 against 0."""
+    low, high = ablations.difference_interval([9], [3], [10])
+    assert (low, high) == pytest.approx((0.1705, 0.8090), abs=1e-4)
+    low, high = ablations.difference_interval([0], [0], [10])
+    assert (low, high) == pytest.approx((-0.2775, 0.2775), abs=1e-4)
+
+
+def test_difference_of_seeds_is_taken_seed_by_seed():
+    """Two seeds far apart, the variant two tasks behind in each: what they share does not count."""
+    low, high = ablations.difference_interval([900, 100], [950, 150], [1000, 1000])
+    assert -0.1 < low < -0.05 < high < 0
+    low, high = ablations.difference_interval([10, 18], [18, 10], [20, 20])
+    assert (low, high) == (-1.0, 1.0)
+
+
 def test_pooled_rows_keep_the_asked_order_and_leave_out_what_is_missing():
     cells = [cell("b", 22, 10), cell("a"), cell("b", 21, 20)]
     rows = ablations.pooled(cells, ["a", "none", "b"])
