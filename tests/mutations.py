@@ -1901,7 +1901,7 @@ DREAMER_V3 = [
     mutation(
         "DreamerV3: observations are seen as they are",
         "latent/dreamer_v3.py",
-        'return symlog(observation) if self.config.heads == "V3" else observation',
+        "return symlog(observation)",
         "return observation",
         "dreamer_v3::test_with_the_heads_of_v3_observations_and_rewards_may_be_large",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
@@ -1909,8 +1909,8 @@ DREAMER_V3 = [
     mutation(
         "DreamerV3: predicted observations stay squashed",
         "latent/dreamer_v3.py",
-        'return symexp(squashed) if self.config.heads == "V3" else squashed',
-        "return squashed",
+        "return symexp(super().predict_observation(features))",
+        "return super().predict_observation(features)",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
     ),
     mutation(
@@ -2791,11 +2791,12 @@ DREAMER = [
         "dreamer::test_the_start_states_are_filtered_ones_without_a_gradient",
     ),
     mutation(
-        "Dreamer: a reward of 0 is learnt where an episode starts",
-        "latent/dreamer.py",
-        "terms._replace(reward=terms.reward * (1 - batch.is_first))",
-        "terms",
-        "dreamer::test_no_reward_is_learnt_where_an_episode_starts",
+        "world model: a reward of 0 is learnt where an episode starts",
+        "latent/world_model.py",
+        "self.config.reward_scale * paid * self.reward_loss",
+        "self.config.reward_scale * self.reward_loss",
+        "world_model::test_no_reward_is_learnt_where_an_episode_starts",
+        "world_model::test_reward_and_continuation_are_likelihoods",
     ),
     mutation(
         "Dreamer: rates fall from the first update on",

@@ -28,7 +28,7 @@ from mbta_helpers.latent.acting import Driver, RandomAgent, evaluate
 from mbta_helpers.latent.imagination import Trajectory, imagine, lambda_return
 from mbta_helpers.latent.replay import SequenceReplay, Sequences
 from mbta_helpers.latent.rssm import GaussianLatent, State, mlp
-from mbta_helpers.latent.world_model import Terms, WorldModel, WorldModelConfig
+from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,6 @@ def contrastive_loss(scores: Tensor) -> Tensor:
     """
     own = torch.arange(len(scores), device=scores.device)
     return F.cross_entropy(scores, own, reduction="none")
-
-
-def explain(model: WorldModel, batch: Sequences, generator: torch.Generator) -> tuple[Terms, State]:
-    """The model's loss on sequences, and the filtered states.
-
-    No reward comes with the first observation of an episode: the 0 that stands there is no datum.
-    """
-    states, priors = model.observe(batch, generator)
-    terms = model.terms(batch, states, priors)
-    return terms._replace(reward=terms.reward * (1 - batch.is_first)), states
 
 
 # -- actor and critic -----------------------------------------------------------------------------
@@ -291,7 +281,8 @@ class Dreamer:
         c = self.config
         batch = batch._replace(reward=c.reward_factor * batch.reward)
         model_step, actor_step, critic_step = self.optimisers
-        terms, states = explain(self.model, batch, self.generator)
+        states, priors = self.model.observe(batch, self.generator)
+        terms = self.model.terms(batch, states, priors)
         descend(terms.loss, self.model, model_step, c.clip)
         start = choose(states, c.starts, self.generator)
         imagined = behaviour(self.model, self.actor, self.critic, start, c, self.generator)
