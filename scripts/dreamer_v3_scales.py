@@ -1,7 +1,7 @@
 """Train DreamerV3 on the point's task with its rewards scaled, and write what was measured.
 
     python scripts/dreamer_v3_scales.py [--heads V3 V2] [--scales 0.01 1 100]
-        [--seeds 11 12 13 14 15] [--out FILE]
+        [--seeds 11 12 13] [--out FILE]
 
 The same hyper-parameters for all runs; the heads are those of DreamerV3 (two-hot, returns divided
 by their percentiles) or of DreamerV2 (squared errors, advantages as they are). Returns are divided
@@ -51,12 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--heads", nargs="+", default=["V3", "V2"], choices=["V3", "V2"])
     parser.add_argument("--scales", type=float, nargs="+", default=[0.01, 1.0, 100.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    done = {(run["heads"], run["scale"], run["seed"]) for run in finished_runs(options.out)}
     origin = provenance(
         "dreamer_v3_scales",
         arguments,
@@ -64,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         config=asdict(DreamerV3Config()),
     )
     for seed, heads, scale in product(options.seeds, options.heads, options.scales):
+        done = {(run["heads"], run["scale"], run["seed"]) for run in finished_runs(options.out)}
         if (heads, scale, seed) in done:
             continue
         run = train(heads, scale, seed)

@@ -1924,6 +1924,27 @@ DREAMER_V3 = [
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
     ),
     mutation(
+        "DreamerV3: closeness falls from the goal on",
+        "latent/dreamer_v3.py",
+        "max(0.0, distance - NEAR)",
+        "max(0.0, distance)",
+        "dreamer_v3::test_closeness_is_one_near_the_goal_and_a_tenth_at_the_margin",
+    ),
+    mutation(
+        "DreamerV3: rewards are not scaled",
+        "latent/dreamer_v3.py",
+        "scale * closeness(-reward)",
+        "closeness(-reward)",
+        "dreamer_v3::test_rewards_are_closeness_times_the_scale",
+    ),
+    mutation(
+        "studies: the last runs replace the others",
+        "studies.py",
+        "[*finished_runs(path), *runs]",
+        "runs",
+        "studies::test_runs_are_added_after_those_that_are_there",
+    ),
+    mutation(
         "DreamerV3: the learning rate stays",
         "latent/dreamer_v3.py",
         "        rate.step()\n",

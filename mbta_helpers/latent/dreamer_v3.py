@@ -2,7 +2,7 @@
 
 Hafner et al. (2025), "Mastering Diverse Control Tasks through World Models", Nature 640; with the
 heads of DreamerV2 (Hafner et al. 2021) for comparison. Against the paper's agent this one is small,
-has RMSNorm and SiLU as the paper's, and Adam.
+has RMSNorm and SiLU as the paper's, and Adam, with β₂ = 0.99 since its runs are short.
 
 Symbols: B sequences of T rows, N = B T starts, H imagined steps, F features of a state, A actions,
 D numbers in h.
@@ -65,7 +65,7 @@ class DreamerV3Config(WorldModelConfig):
     entropy: float = 3e-4
     slow_rate: float = 0.02
     replay_value: float = 0.3
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     last_rate: float = 0.05
     batch: int = 16
     length: int = 10
