@@ -117,7 +117,20 @@ REPRESENTATIONS = {
     "contrastive": ContrastiveModel,
     "reward": RewardModel,
 }
-POINT = DreamerConfig(updates=40)  # of mbta/PointTask-v0
+POINT = DreamerConfig(  # of mbta/PointTask-v0; sharp near the goal, where most steps are spent
+    model=WorldModelConfig(
+        layers=3, free_nats=1.0, observation_scale=30_000.0, reward_scale=20_000.0
+    ),
+    starts=64,
+    horizon=8,
+    gamma=0.85,
+    model_rate=3e-3,
+    actor_rate=3e-3,
+    critic_rate=3e-3,
+    entropy=0.001,
+    batch=64,
+    updates=40,
+)
 PENDULUM = DreamerConfig(  # of mbta/Pendulum-v0
     model=WorldModelConfig(free_nats=1.0, observation_scale=30.0, reward_scale=30.0),
     entropy=0.03,
