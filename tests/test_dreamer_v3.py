@@ -479,6 +479,7 @@ def test_a_short_training_acts_learns_and_evaluates():
     assert (history.returns == again.returns).all(), "the seed decides"
     (group,) = agent.optimizer.param_groups
     assert math.isclose(group["lr"], SMALL.last_rate * SMALL.learning_rate, rel_tol=1e-6)
+    assert group["betas"] == (0.9, 0.99), "large gradients of the first updates are forgotten"
     action = agent.act(agent.model.rssm.start(4), generator(), explore=True)
     assert action.shape == (4, 2) and action.abs().max() <= 1
 
