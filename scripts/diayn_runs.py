@@ -9,18 +9,14 @@ chosen on seeds from 100 on.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mbta_helpers.checkpoints import write_text
-from mbta_helpers.datasets import versions
 from mbta_helpers.hierarchical import diayn_mistakes as mistakes
 from mbta_helpers.hierarchical.diayn import (
     DIAYN,
@@ -32,6 +28,7 @@ from mbta_helpers.hierarchical.diayn import (
     train_diayn,
 )
 from mbta_helpers.hierarchical.playgrounds import SquareWorld
+from mbta_helpers.studies import add_runs, finished_runs, provenance
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "diayn" / "square.json"
 CONFIG = DIAYNConfig()
@@ -78,21 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    study = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": []}
-    done = {(row["name"], row["seed"]) for row in study["runs"]}
+    done = {(row["name"], row["seed"]) for row in finished_runs(options.out)}
     for name in options.names or KINDS:
         for seed in options.seeds:
             if (name, seed) in done:
                 continue
-            study["runs"].append(run(name, seed))
-            row = study["runs"][-1]
+            row = run(name, seed)
             print(name, seed, row["accuracy"], row["told_apart"], row["seconds"], flush=True)
-            study["provenance"] = {
-                "command": " ".join(["python scripts/diayn_runs.py", *arguments]),
-                "date": date.today().isoformat(),
-                "versions": versions(),
-            }
-            write_text(options.out, json.dumps(study, indent=1, ensure_ascii=False) + "\n")
+            add_runs(options.out, [row], provenance("diayn_runs", arguments))
     return 0
 
 

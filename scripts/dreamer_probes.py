@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,18 @@ from tqdm.auto import tqdm
 
 import mbta_helpers.latent.environments  # noqa: F401  (registers the tasks)
 from mbta_helpers.checkpoints import write_text
-from mbta_helpers.datasets import versions
 from mbta_helpers.latent.acting import Driver, RandomAgent
 from mbta_helpers.latent.dreamer import (
     PICTURES,
     REPRESENTATIONS,
     DreamerConfig,
     descend,
-    explain,
     make_tasks,
 )
 from mbta_helpers.latent.environments import SIDE
 from mbta_helpers.latent.replay import SequenceReplay, Sequences
 from mbta_helpers.latent.world_model import WorldModel
+from mbta_helpers.studies import provenance
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer"
 TASK = "mbta/PointPictures-v0"
@@ -75,8 +73,8 @@ def train(config: DreamerConfig, rows: Sequences, updates: int, seed: int) -> Wo
     generator = torch.Generator().manual_seed(seed)
     for _ in tqdm(range(updates), desc=f"{config.representation}, seed {seed}"):
         batch = replay.sample(config.batch, config.length, generator)
-        terms, _ = explain(model, batch, generator)
-        descend(terms.loss, model, optimiser, config.clip)
+        loss = model.terms(batch, *model.observe(batch, generator)).loss
+        descend(loss, model, optimiser, config.clip)
     return model
 
 
@@ -112,13 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    provenance = {
-        "command": " ".join(["python scripts/dreamer_probes.py", *arguments]),
-        "date": date.today().isoformat(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-    study = {"provenance": provenance, "updates": options.updates, "runs": []}
+    origin = provenance("dreamer_probes", arguments)
+    study = {"provenance": origin, "updates": options.updates, "runs": []}
     for seed in options.seeds:
         rows, facts = record(seed)
         practice = Sequences(*(part[:, :TRAINING] for part in rows))

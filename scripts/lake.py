@@ -8,18 +8,15 @@ One core, about a minute a seed. A run that is there already is not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mbta_helpers import lake
-from mbta_helpers.checkpoints import write_text
-from mbta_helpers.datasets import versions
+from mbta_helpers.studies import add_runs, finished_runs, provenance
 from mbta_helpers.training import Trainer
 from mbta_helpers.variants import JointTrainer
 
@@ -66,20 +63,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    study = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {"runs": []}
-    done = {(row["method"], row["seed"]) for row in study["runs"]}
+    done = {(row["method"], row["seed"]) for row in finished_runs(options.out)}
     for seed in options.seeds:
         for method in METHODS:
             if (method, seed) in done:
                 continue
-            study["runs"].append(run(method, seed, options.tasks))
-            print(study["runs"][-1], flush=True)
-            study["provenance"] = {
-                "command": " ".join(["python scripts/lake.py", *sys.argv[1:]]),
-                "date": date.today().isoformat(),
-                "versions": versions() | {"python": sys.version.split()[0]},
-            }
-            write_text(options.out, json.dumps(study, indent=1) + "\n")
+            row = run(method, seed, options.tasks)
+            print(row, flush=True)
+            add_runs(options.out, [row], provenance("lake", sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,18 @@ cue. overshooting: open-loop errors on episodes of random actions, with and with
 model of the point's pictures. Parameters that the chapter shows, of seed 0, are written to a folder
 beside the file. A run that is in the file already is not made again. One core: two to three minutes
 of processor time for a seed of the pendulum, a minute or less for each of the others.
+
+The shipped runs are older than the mask of `WorldModel.terms`: their models also learnt from the
+reward 0 that stands in the first row of an episode.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +27,12 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from mbta_helpers.checkpoints import save_checkpoint, write_text
-from mbta_helpers.datasets import versions
+from mbta_helpers.checkpoints import save_checkpoint
 from mbta_helpers.latent import environments, paths, planet  # noqa: F401
 from mbta_helpers.latent.acting import Driver, RandomAgent, evaluate
 from mbta_helpers.latent.replay import SequenceReplay, Sequences
 from mbta_helpers.latent.world_model import WorldModel, WorldModelConfig
+from mbta_helpers.studies import add_runs, finished_runs, provenance
 
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "planet.json"
 ROUNDS, EVALUATE_EVERY, TESTS = 15, 5, 5000  # TESTS: first seed of the evaluations' starts
@@ -156,17 +157,13 @@ def pictures(seed: int, folder: Path) -> Iterator[dict]:
 def keep(model: WorldModel, path: Path) -> None:
     """Parameters at half precision, with what made them."""
     tensors = {name: part.half() for name, part in model.state_dict().items()}
-    save_checkpoint(path, "planet", tensors, asdict(model.config), provenance())
+    save_checkpoint(path, "planet", tensors, asdict(model.config), origin())
 
 
-def provenance() -> dict:
-    return {
-        "command": "python scripts/planet.py",
-        "configs": {"pendulum": asdict(planet.PENDULUM), "pictures": asdict(planet.PICTURES)},
-        "threads": 1,
-        "date": date.today().isoformat(),
-        "versions": versions() | {"python": sys.version.split()[0]},
-    }
+def origin() -> dict:
+    """What made a run, with the configurations of the chapter's two tasks."""
+    configs = {"pendulum": asdict(planet.PENDULUM), "pictures": asdict(planet.PICTURES)}
+    return provenance("planet", [], configs=configs)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,15 +180,13 @@ def main(arguments: list[str] | None = None) -> int:
         "overshooting": overshooting,
         "pictures": partial(pictures, folder=folder),
     }
-    runs = json.loads(options.out.read_text("utf-8"))["runs"] if options.out.exists() else []
     for part in options.only:
         for seed in options.seeds:
-            if any((run["part"], run["seed"]) == (part, seed) for run in runs):
+            done = finished_runs(options.out)
+            if any((run["part"], run["seed"]) == (part, seed) for run in done):
                 continue
-            runs += [{"part": part, "seed": seed} | run for run in make[part](seed)]
-            lines = ",\n".join(json.dumps(run) for run in runs)
-            text = f'{{"provenance": {json.dumps(provenance())},\n"runs": [\n{lines}\n]}}\n'
-            write_text(options.out, text)
+            runs = [{"part": part, "seed": seed} | run for run in make[part](seed)]
+            add_runs(options.out, runs, origin())
     return 0
 
 

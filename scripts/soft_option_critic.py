@@ -17,18 +17,16 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 
 import gymnasium as gym
 import torch
 
-from mbta_helpers.checkpoints import write_text
-from mbta_helpers.datasets import versions
 from mbta_helpers.hierarchical.soft_option_critic import (
     SoftOptionCriticConfig,
     train_soft_option_critic,
 )
+from mbta_helpers.studies import add_runs, finished_runs, provenance
 
 EVALUATE_EVERY = 500  # steps
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "soft_option_critic.json"
@@ -72,24 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    runs = json.loads(options.out.read_text("utf-8"))["runs"] if options.out.exists() else []
+    done = {(run["variant"], run["seed"]) for run in finished_runs(options.out)}
+    config = asdict(SoftOptionCriticConfig())
+    origin = provenance(
+        "soft_option_critic", arguments, environment="Pendulum-v1", config=config, variants=VARIANTS
+    )
     for variant in options.only:
         for seed in options.seeds:
-            if any((run["variant"], run["seed"]) == (variant, seed) for run in runs):
+            if (variant, seed) in done:
                 continue
-            runs.append(train(variant, seed, options.steps))
-            print(json.dumps(runs[-1]), flush=True)
-            provenance = {
-                "command": "python scripts/soft_option_critic.py",
-                "environment": "Pendulum-v1",
-                "config": asdict(SoftOptionCriticConfig()),
-                "variants": VARIANTS,
-                "date": date.today().isoformat(),
-                "versions": versions() | {"python": sys.version.split()[0]},
-            }
-            lines = ",\n".join(json.dumps(run) for run in runs)
-            text = f'{{"provenance": {json.dumps(provenance)},\n"runs": [\n{lines}\n]}}\n'
-            write_text(options.out, text)
+            run = train(variant, seed, options.steps)
+            print(json.dumps(run), flush=True)
+            add_runs(options.out, [run], origin)
     return 0
 
 

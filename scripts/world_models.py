@@ -17,7 +17,6 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,8 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mbta_helpers.checkpoints import write_text
-from mbta_helpers.datasets import versions
 from mbta_helpers.latent.controller import EvolutionConfig, evolve, play_in_dream, play_in_reality
 from mbta_helpers.latent.stones import MAX_STEPS, Stones
 from mbta_helpers.latent.world_models import (
@@ -37,6 +34,7 @@ from mbta_helpers.latent.world_models import (
     train_world_model,
     with_untrained_memory,
 )
+from mbta_helpers.studies import add_runs, finished_runs, provenance
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5, 2.0, 3.0)
 EPISODES = 300
@@ -118,23 +116,19 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    runs = json.loads(options.out.read_text("utf-8"))["runs"] if options.out.exists() else []
+    origin = provenance(
+        "world_models",
+        arguments,
+        **{"world model": asdict(CONFIG), "search": asdict(SEARCH), "episodes": EPISODES},
+    )
+    origin["versions"] |= {"cma": version("cma")}
+    done = {each["seed"] for each in finished_runs(options.out)}
     for seed in options.seeds:
-        if any(each["seed"] == seed for each in runs):
+        if seed in done:
             continue
-        runs.append(run(seed))
-        print(json.dumps(runs[-1]), flush=True)
-        provenance = {
-            "command": "python scripts/world_models.py",
-            "world model": asdict(CONFIG),
-            "search": asdict(SEARCH),
-            "episodes": EPISODES,
-            "date": date.today().isoformat(),
-            "versions": versions() | {"cma": version("cma"), "python": sys.version.split()[0]},
-        }
-        lines = ",\n".join(json.dumps(each) for each in runs)
-        text = f'{{"provenance": {json.dumps(provenance)},\n"runs": [\n{lines}\n]}}\n'
-        write_text(options.out, text)
+        row = run(seed)
+        print(json.dumps(row), flush=True)
+        add_runs(options.out, [row], origin)
     return 0
 
 

@@ -1901,7 +1901,7 @@ DREAMER_V3 = [
     mutation(
         "DreamerV3: observations are seen as they are",
         "latent/dreamer_v3.py",
-        'return symlog(observation) if self.config.heads == "V3" else observation',
+        "return symlog(observation)",
         "return observation",
         "dreamer_v3::test_with_the_heads_of_v3_observations_and_rewards_may_be_large",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
@@ -1909,8 +1909,8 @@ DREAMER_V3 = [
     mutation(
         "DreamerV3: predicted observations stay squashed",
         "latent/dreamer_v3.py",
-        'return symexp(squashed) if self.config.heads == "V3" else squashed',
-        "return squashed",
+        "return symexp(super().predict_observation(features))",
+        "return super().predict_observation(features)",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
     ),
     mutation(
@@ -1922,6 +1922,27 @@ DREAMER_V3 = [
         "        )",
         "dreamer_v3::test_the_weight_of_observations_counts_once",
         "dreamer_v3::test_predicted_observations_are_in_their_own_units",
+    ),
+    mutation(
+        "DreamerV3: closeness falls from the goal on",
+        "latent/dreamer_v3.py",
+        "max(0.0, distance - NEAR)",
+        "max(0.0, distance)",
+        "dreamer_v3::test_closeness_is_one_near_the_goal_and_a_tenth_at_the_margin",
+    ),
+    mutation(
+        "DreamerV3: rewards are not scaled",
+        "latent/dreamer_v3.py",
+        "scale * closeness(-reward)",
+        "closeness(-reward)",
+        "dreamer_v3::test_rewards_are_closeness_times_the_scale",
+    ),
+    mutation(
+        "studies: the last runs replace the others",
+        "studies.py",
+        "[*finished_runs(path), *runs]",
+        "runs",
+        "studies::test_runs_are_added_after_those_that_are_there",
     ),
     mutation(
         "DreamerV3: the learning rate stays",
@@ -2791,11 +2812,12 @@ DREAMER = [
         "dreamer::test_the_start_states_are_filtered_ones_without_a_gradient",
     ),
     mutation(
-        "Dreamer: a reward of 0 is learnt where an episode starts",
-        "latent/dreamer.py",
-        "terms._replace(reward=terms.reward * (1 - batch.is_first))",
-        "terms",
-        "dreamer::test_no_reward_is_learnt_where_an_episode_starts",
+        "world model: a reward of 0 is learnt where an episode starts",
+        "latent/world_model.py",
+        "self.config.reward_scale * paid * self.reward_loss",
+        "self.config.reward_scale * self.reward_loss",
+        "world_model::test_no_reward_is_learnt_where_an_episode_starts",
+        "world_model::test_reward_and_continuation_are_likelihoods",
     ),
     mutation(
         "Dreamer: rates fall from the first update on",

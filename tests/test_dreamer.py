@@ -17,7 +17,6 @@ from mbta_helpers.latent.dreamer import (
     choose,
     contrastive_loss,
     descend,
-    explain,
     load_dreamer,
     save_dreamer,
     train_dreamer,
@@ -177,23 +176,6 @@ def test_an_update_descends_all_three_and_scales_rewards():
         assert not any(same(part, old) for part, old in zip(parts, before, strict=True))
     for name, value in losses[1.0].items():
         assert losses[0.1][name] == pytest.approx(value, rel=1e-4)
-
-
-def test_no_reward_is_learnt_where_an_episode_starts(agent):
-    """The model's loss ignores what stands in the first row, and no other."""
-    is_first = torch.zeros(3, 5)
-    is_first[:, 2] = 1
-    batch = draw_batch()._replace(is_first=is_first)
-    losses = []
-    for t in (None, 2, 3):
-        reward = batch.reward.clone()
-        if t is not None:
-            reward[:, t] += 1
-        drawn = torch.Generator().manual_seed(0)
-        terms, states = explain(agent.model, batch._replace(reward=reward), drawn)
-        losses.append(terms.loss.item())
-    assert losses[0] == losses[1] != losses[2]
-    assert states.h.shape == (3, 5, 6)
 
 
 def test_rates_stay_for_half_a_run_and_then_fall(agent):

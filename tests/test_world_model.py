@@ -53,10 +53,25 @@ def test_reward_and_continuation_are_likelihoods():
     model, batch = model_of(), batch_of()
     terms, states, _ = terms_of(model, batch)
     error = model.predict_reward(states.features) - batch.reward
-    assert torch.allclose(terms.reward, 0.5 * error**2)
+    assert torch.allclose(terms.reward, 0.5 * error**2 * (1 - batch.is_first))
     probability = model.predict_continuation(states.features)
     expected = -Bernoulli(probability).log_prob(1 - batch.is_terminal)
     assert torch.allclose(terms.continuation, expected, atol=1e-6)
+
+
+def test_no_reward_is_learnt_where_an_episode_starts():
+    """The loss ignores the reward that stands in a first row, and no other."""
+    model, batch = model_of(), batch_of()
+    is_first = torch.zeros(3, 6)
+    is_first[:, 2] = 1
+    losses = []
+    for t in (None, 2, 3):
+        reward = batch.reward.clone()
+        if t is not None:
+            reward[:, t] += 1
+        terms = terms_of(model, batch._replace(reward=reward, is_first=is_first))[0]
+        losses.append(terms.loss.item())
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_weights_scale_their_terms_alone():
