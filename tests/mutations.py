@@ -1437,7 +1437,7 @@ LIVE_FIGURES = [
     ),
     mutation(
         "Live figures: negative numbers of half precision lose their sign",
-        "widgets/networks.js",
+        "widgets/weights.js",
         "bits & 0x8000 ? -size : size",
         "size",
         "live_figures::test_networks_agree",

@@ -6,15 +6,15 @@ The modules run in a real browser. Draws are passed in, so that both sides searc
 import base64
 import json
 import math
-import shutil
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import browser
+import live_samples
 import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from live_samples import ALT, still
 from safetensors.torch import load
 from torch.distributions import Normal, kl_divergence
 
@@ -29,16 +29,8 @@ from mbta_helpers.presets import get_preset, load_shipped
 from mbta_helpers.rollouts import roll_out, run_skills
 from mbta_helpers.widgets import bundle, live
 
-ROOT = Path(__file__).resolve().parents[1]
-ALT = "a picture that stands still"
 LINE = {"steps": 10, "gain": 0.1, "action_std": 0.3, "prior_mean": 0.2, "prior_std": 0.8}
 OFFSETS = np.random.default_rng(0).normal(0.1, 0.3, LINE["steps"])  # a_t − b
-
-
-def still():
-    figure, axes = plots.new_figure(size=(2, 1))
-    axes[0, 0].plot([0, 1], [0, 1])
-    return figure
 
 
 def bound_picture() -> widgets.BoundPicture:
@@ -72,7 +64,7 @@ def test_a_bundle_is_one_module_that_imports_nothing(name):
 
 def test_figures_are_all_the_modules_with_something_to_render():
     kinds = {kind.module for kind in live.LiveFigure.__subclasses__()}
-    assert set(bundle.figures()) == kinds == {"bound", "plan", "search", "skills"}
+    assert set(bundle.figures()) == kinds == set(KINDS)
 
 
 @pytest.mark.parametrize("maze", bundle.MAZES)
@@ -141,23 +133,6 @@ def test_only_mazes_with_weights_are_shown():
 
 
 # -- what is computed -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def compute(chromium):
-    """Run JavaScript with a figure's module: `m` is the module, `given` what is passed in."""
-    tab = chromium.new_page()
-
-    def run(module: str, script: str, **given):
-        source = f"""async ({{ text, given }}) => {{
-            const url = URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }}));
-            const m = await import(url);
-            {script}
-        }}"""
-        return tab.evaluate(source, {"text": bundle.module(module), "given": given})
-
-    yield run
-    tab.close()
 
 
 NETWORKS = """
@@ -390,51 +365,8 @@ KINDS = {
     "skills": explorer,
     "search": lambda: widgets.SearchPicture(still(), ALT),
     "plan": lambda: widgets.PlanInBrowser(still(), ALT),
+    **live_samples.LATER,
 }
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    """A folder with a page for each figure, as the extension writes it, and the page's address."""
-    folder = tmp_path_factory.mktemp("stage")
-    static = folder / "_static"
-    live_figures.write_assets(static / "live")
-    shutil.copy(ROOT / "book" / "_static" / "live.js", static)
-    for name, make in KINDS.items():
-        data, metadata = make()._repr_mimebundle_()
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html data-theme="light"><meta charset="utf-8">'
-            '<link rel="stylesheet" href="_static/live/live.css">'
-            '<meta name="viewport" content="width=device-width"><p>Some text.</p>'
-            + live_figures.opening(metadata["image/png"]["live"])
-            + f'<img alt="{ALT}" src="data:image/png;base64,{data["image/png"]}"></div>'
-            '<script src="_static/live.js"></script></html>',
-            encoding="utf-8",
-        )
-    with browser.served(folder) as address:
-        yield folder, address
-
-
-@pytest.fixture
-def show(chromium, stage):
-    """Open a figure's page, from the server or from the file; the tab is closed at the end."""
-    contexts = []
-
-    def open_page(name: str, file=False, before=None, **options):
-        context = chromium.new_context(reduced_motion="reduce", **options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.errors = []
-        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-        if before:
-            before(tab)
-        folder, address = stage
-        tab.goto(f"file://{folder}/{name}.html" if file else f"{address}{name}.html")
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 def said(tab) -> str:

@@ -13,15 +13,31 @@ from mbta_helpers.widgets.live import (
     SearchPicture,
     SkillExplorer,
 )
+from mbta_helpers.widgets.part_three import (
+    BalancePicture,
+    DreamPicture,
+    FramesPicture,
+    ReturnsPicture,
+    TwoHotPicture,
+)
+from mbta_helpers.widgets.part_two import FeudalPicture, OptionPicture, SkillMap
 
 __all__ = [
     "WELLS",
+    "BalancePicture",
     "BoundPicture",
+    "DreamPicture",
+    "FeudalPicture",
     "Figurine",
     "Flipbook",
+    "FramesPicture",
     "LiveFigure",
+    "OptionPicture",
     "PlanInBrowser",
+    "ReturnsPicture",
     "SearchPicture",
     "SkillExplorer",
+    "SkillMap",
+    "TwoHotPicture",
     "slider",
 ]

@@ -85,11 +85,94 @@ export function slider(parent, model, name, options) {
   return input;
 }
 
+/** Set numbers of the model by name, and tell the kernel, where there is one. */
+export function put(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+/** Call `act` with a pointer's place in a picture's units while it drags an element. */
+export function drag(element, picture, act) {
+  element.addEventListener("pointerdown", (event) => {
+    element.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (element.hasPointerCapture(event.pointerId)) act(pointer(event, picture));
+  });
+}
+
+/** Call `act` with the [right, down] of each arrow key that is pressed on an element. */
+export function arrows(element, act) {
+  const moves = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+  element.addEventListener("keydown", (event) => {
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    act(moves[event.key]);
+  });
+}
+
+/**
+ * A round handle for a number, which is dragged, or moved by the arrow keys.
+ *
+ * options: label, min, max, step; now(): the number; set(number); place(number): where the handle
+ * is, [x, y]; read([x, y]): the number there. Returns a function that puts it where it belongs.
+ */
+export function knob(picture, { label, min, max, step, now, set, place, read }) {
+  const names = { "aria-label": label, "aria-valuemin": min, "aria-valuemax": max };
+  const shape = { r: 8, class: "handle", role: "slider", tabindex: 0, ...names };
+  const handle = svg("circle", shape, picture);
+  const within = (value) => Math.min(Math.max(value, min), max);
+  drag(handle, picture, (point) => set(within(read(point))));
+  arrows(handle, ([right, down]) => set(within(now() + step * (right - down))));
+  return () => {
+    const [cx, cy] = place(now());
+    const values = { cx, cy, "aria-valuenow": now(), "aria-valuetext": number(now()) };
+    for (const [name, value] of Object.entries(values)) handle.setAttribute(name, value);
+  };
+}
+
 /** A button that calls `act`. Returns it. */
 export function button(parent, text, act) {
   const element = html("button", { type: "button" }, parent, text);
   element.addEventListener("click", act);
   return element;
+}
+
+/**
+ * A row of buttons of which one is on; options: texts by name. Calls choose(name).
+ *
+ * Returns a function that shows one as on.
+ */
+export function choice(parent, label, options, choose) {
+  const group = html("span", { class: "choice", role: "group", "aria-label": label }, parent);
+  const buttons = Object.entries(options).map(([name, text]) => [
+    name,
+    button(group, text, () => choose(name)),
+  ]);
+  return (chosen) => {
+    for (const [name, one] of buttons) one.setAttribute("aria-pressed", name === String(chosen));
+  };
+}
+
+/** A list to choose from; the model's number `name` is the place in it. */
+export function menu(parent, model, name, label, texts) {
+  const row = html("label", {}, parent, `${label} `);
+  const list = html("select", { name }, row);
+  texts.forEach((text, i) => html("option", { value: i }, list, text));
+  list.addEventListener("change", () => put(model, { [name]: Number(list.value) }));
+  follow(model, [name], () => (list.value = model.get(name)));
+}
+
+/** An arrow's outline for the `d` of a path: its middle, the way it points, its length. */
+export function arrow([x, y], [right, down], length) {
+  const size = Math.hypot(right, down);
+  if (size < 1e-3) return "";
+  const [dx, dy] = [(right * length) / 2, (down * length) / 2];
+  const [bx, by] = [(0.3 * length * right) / size, (0.3 * length * down) / size];
+  const tip = [x + dx, y + dy];
+  const back = (side) => [tip[0] - bx + side * by, tip[1] - by - side * bx];
+  return line([[x - dx, y - dy], tip]) + line([back(0.7), tip, back(-0.7)]);
 }
 
 /** Say that the figure cannot go on: in itself, and to the page, which shows its picture again. */
