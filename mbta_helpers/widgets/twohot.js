@@ -68,7 +68,7 @@ function render({ model, el }) {
     put(model, { space, edited: [] }),
   );
   const panels = html("div", { class: "panels" }, el);
-  const picture = svg("svg", { viewBox: "0 0 400 232", role: "application", class: "ground" }, panels);
+  const picture = svg("svg", { viewBox: "0 0 400 232", role: "application", class: "bins" }, panels);
   picture.setAttribute("tabindex", 0);
   picture.setAttribute(
     "aria-label",
