@@ -71,6 +71,20 @@ def test_an_option_leads_where_its_model_says(compute, number, slip, gamma, earl
         assert np.allclose(gamma**k @ np.array(here["durations"]), total, **TIGHT)
 
 
+def test_options_arrive_as_they_are(compute):
+    figure = live_samples.option_picture()
+    found = compute(
+        "options",
+        "return m.optionsOf(given.names, m.readWeights(m.unpack(given.packed)));",
+        names=figure.names,
+        packed=figure.packed,
+    )
+    assert [option["name"] for option in found] == figure.names
+    for option, here in zip([*hallway_options(), drifting()], found, strict=True):
+        for field, values in option._asdict().items():
+            assert np.allclose(here[field], values, rtol=0, atol=1e-7), field
+
+
 def test_commands_follow_from_the_tables(compute):
     agents = live_samples.feudal_agents()
     figure = live_samples.feudal_picture()

@@ -1,7 +1,8 @@
 """Widgets: figures that a reader's hand changes, in a live kernel or on a page without one.
 
 figurines: controls above a picture that Python draws, which needs a kernel. live: figures that
-compute in the browser, the same in JupyterLab, in Colab and on the page of the book.
+compute in the browser, the same in JupyterLab, in Colab and on the page of the book; those of the
+later parts are in part_two and part_three.
 """
 
 from mbta_helpers.widgets.figurines import Figurine, Flipbook, slider

@@ -1,7 +1,7 @@
 // A discovered skill from any start: the policy's way through the square, and what names it.
 
 import {
-  arrows, choice, fail, follow, html, line, number, pointer, put, scale, slider, svg,
+  arrows, choice, follow, html, line, number, pointer, put, scale, slider, svg,
 } from "./draw.js";
 import { normals } from "./random.js";
 import { layers, readWeights, softmax, unpack } from "./weights.js";
@@ -111,13 +111,7 @@ function render({ model, el }) {
   el.classList.add("mbta-live");
   const world = model.get("world");
   const said = html("p", { class: "said", "aria-live": "polite" });
-  let tensors;
-  try {
-    tensors = readWeights(unpack(model.get("packed")));
-  } catch (error) {
-    el.append(said);
-    return fail(el, said, error);
-  }
+  const tensors = readWeights(unpack(model.get("packed"))); // throws where they are damaged
   const skills = [...Array(world.skills).keys()];
   const colours = skills.map((skill) => `var(--skill-${skill % 8})`);
   const regions = Array.from({ length: FIELDS ** 2 }, (_, i) => {
@@ -163,7 +157,6 @@ function render({ model, el }) {
       `skill ${skill} after ${t} steps, at (${number(path[t][0])}, ${number(path[t][1])}): named ` +
       `${guess}; log q(z|s) − log p(z) = ${number(reward)} nats`;
   });
-  return undefined;
 }
 
 export default { render };

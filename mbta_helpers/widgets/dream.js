@@ -1,7 +1,7 @@
 // A dream: chapter 14's memory draws the next code from its mixture, at a temperature.
 
 import {
-  arrows, axisBelow, button, fail, follow, html, line, number, put, scale, slider, svg,
+  arrows, axisBelow, button, follow, html, line, number, put, scale, slider, svg,
 } from "./draw.js";
 import { canvas, paint } from "./pixels.js";
 import { normals, uniforms } from "./random.js";
@@ -142,13 +142,7 @@ function widest({ logits, mean, std }) {
 function render({ model, el }) {
   el.classList.add("mbta-live");
   const said = html("p", { class: "said", "aria-live": "polite" });
-  let tensors;
-  try {
-    tensors = readWeights(unpack(model.get("packed")));
-  } catch (error) {
-    el.append(said);
-    return fail(el, said, error);
-  }
+  const tensors = readWeights(unpack(model.get("packed"))); // throws where they are damaged
   const start = model.get("start");
   const parts = tensors["head.bias"].data.length / (2 * start.length + 1);
   const side = Math.sqrt(tensors["decoder.2.bias"].data.length);
@@ -196,7 +190,6 @@ function render({ model, el }) {
       "Bars: the parts of what comes next, each with its picture. Curve: their density along one " +
       "number of the code, dashes: draws, grey: τ = 1.";
   });
-  return undefined;
 }
 
 export default { render };

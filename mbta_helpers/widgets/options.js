@@ -3,6 +3,7 @@
 import {
   arrow, arrows, axisBelow, follow, html, menu, number, pointer, put, scale, slider, svg,
 } from "./draw.js";
+import { readWeights, unpack } from "./weights.js";
 
 const UNIT = 28; // of the picture's units in a cell
 const MOVES = [[-1, 0], [1, 0], [0, -1], [0, 1]]; // prettier-ignore
@@ -61,6 +62,21 @@ export function optionModel(next, option, { start, goal, slip, gamma, early }) {
   return { arrival, reward, ends, durations, steps };
 }
 
+/** Options as the figure reads them; tensors: initiation (Ω, S), policy (Ω, S, 4), termination. */
+export function optionsOf(names, { initiation, policy, termination }) {
+  const states = initiation.shape[1];
+  return names.map((name, o) => {
+    const of = ({ data }, width) => Array.from(data.slice(o * width, (o + 1) * width));
+    const moves = of(policy, 4 * states);
+    return {
+      name,
+      initiation: of(initiation, states),
+      policy: Array.from({ length: states }, (_, s) => moves.slice(4 * s, 4 * s + 4)),
+      termination: of(termination, states),
+    };
+  });
+}
+
 /** The map on the left; returns the picture, the cell of an event, and a function to redraw. */
 function drawMap(parent, model, grid) {
   const walls = model.get("walls");
@@ -102,7 +118,7 @@ function drawMap(parent, model, grid) {
       shades[s].setAttribute("fill-opacity", 0.75 * Math.sqrt(chance));
       frames[s].setAttribute("stroke-opacity", option.termination[s]);
       labels[s].textContent = told ? number(100 * chance, 0) : "";
-      if (told || !option.shown[s]) return;
+      if (told || !(option.initiation[s] || option.termination[s] < 1)) return; // never in force
       const way = [0, 0];
       option.policy[s].forEach((share, a) => {
         way[0] += share * MOVES[a][1];
@@ -142,10 +158,11 @@ function drawDurations(parent) {
 
 function render({ model, el }) {
   el.classList.add("mbta-live");
-  const options = model.get("options");
+  const tensors = readWeights(unpack(model.get("packed")));
+  const options = optionsOf(model.get("names"), tensors);
   const grid = gridOf(model.get("walls"));
   const top = html("div", { class: "controls" }, el);
-  menu(top, model, "chosen", "option", options.map(({ name }) => name));
+  menu(top, model, "chosen", "option", model.get("names"));
   const panels = html("div", { class: "panels" }, el);
   const map = drawMap(panels, model, grid);
   const bars = drawDurations(panels);

@@ -22,14 +22,15 @@ from mbta_helpers.widgets.live import LiveFigure, packed
 class OptionPicture(LiveFigure):
     """What an option leads to from a cell: its model (9.4), computed exactly, step by step.
 
-    walls: rows of 0 and 1. options: name, initiation (S,), policy (S, A), termination (S,) and
-    shown (S,), where its moves are drawn. start, goal: states. slip: ξ of (9.1). early: a chance
-    to end after any step, besides β.
+    walls: rows of 0 and 1. names: of the options. packed: their initiation (Ω, S), policy
+    (Ω, S, A) and termination (Ω, S). start, goal: states. slip: ξ of (9.1). early: a chance to end
+    after any step, besides β.
     """
 
     module = "options"
     walls = traitlets.List().tag(sync=True)
-    options = traitlets.List().tag(sync=True)
+    names = traitlets.List().tag(sync=True)
+    packed = traitlets.Unicode().tag(sync=True)
     chosen = traitlets.Int(0).tag(sync=True)
     start = traitlets.Int().tag(sync=True)
     goal = traitlets.Int().tag(sync=True)
@@ -53,20 +54,18 @@ class OptionPicture(LiveFigure):
             f"The world has {world.next_state.shape} states and actions, the grid "
             f"{grid.next_state.shape}: give the grid that the world is on.",
         )
+        tensors = {
+            field: torch.from_numpy(np.stack(parts))
+            for field, parts in zip(
+                Option._fields, zip(*options.values(), strict=True), strict=True
+            )
+        }
         super().__init__(
             still,
             alt,
             walls=np.array(grid.walls, int).tolist(),
-            options=[
-                {
-                    "name": name,
-                    "initiation": option.initiation.astype(int).tolist(),
-                    "policy": option.policy.round(6).tolist(),
-                    "termination": option.termination.round(6).tolist(),
-                    "shown": (option.initiation & (option.termination < 1)).astype(int).tolist(),
-                }
-                for name, option in options.items()
-            ],
+            names=list(options),
+            packed=packed(tensors, torch.float32),
             start=grid.state_of(start),
             goal=int(world.goal),
             slip=world.slip,
