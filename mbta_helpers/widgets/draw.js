@@ -164,6 +164,14 @@ export function menu(parent, model, name, label, texts) {
   follow(model, [name], () => (list.value = model.get(name)));
 }
 
+/** The `d` of a path of squares where a map has walls; walls: rows of 0 and 1. */
+export const wallPath = (walls, unit) =>
+  walls
+    .flatMap((row, i) => row.map((wall, j) => [wall, `M${unit * j} ${unit * i}`]))
+    .filter(([wall]) => wall)
+    .map(([, corner]) => `${corner}h${unit}v${unit}h${-unit}z`)
+    .join("");
+
 /** An arrow's outline for the `d` of a path: its middle, the way it points, its length. */
 export function arrow([x, y], [right, down], length) {
   const size = Math.hypot(right, down);

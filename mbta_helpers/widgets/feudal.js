@@ -1,6 +1,6 @@
 // Commands in the feudal maze: what each level orders in a cell, and where the moves lead.
 
-import { arrow, arrows, choice, follow, html, line, pointer, put, svg } from "./draw.js";
+import { arrow, arrows, choice, follow, html, line, pointer, put, svg, wallPath } from "./draw.js";
 
 const SIZE = 384; // of the picture's units along a side
 const MOVES = [[-1, 0], [1, 0], [0, -1], [0, 1]]; // prettier-ignore
@@ -76,11 +76,7 @@ function render({ model, el }) {
     "The maze with the moves that follow from the command, and the way from the chosen cell. A " +
       "click or the arrow keys choose the cell.",
   );
-  let d = "";
-  walls.forEach((row, i) =>
-    row.forEach((wall, j) => (d += wall ? `M${unit * j} ${unit * i}h${unit}v${unit}h${-unit}z` : "")),
-  );
-  svg("path", { class: "walls", d }, picture);
+  svg("path", { class: "walls", d: wallPath(walls, unit) }, picture);
   const middle = ([i, j]) => [unit * (j + 0.5), unit * (i + 0.5)];
   const ways = svg("path", { class: "ways" }, picture);
   const frames = Array.from({ length: depth }, (_, l) =>

@@ -1,7 +1,7 @@
 // An option seen from a cell: its policy, its terminations, and its model, (9.4), exactly.
 
 import {
-  arrow, arrows, axisBelow, follow, html, menu, number, pointer, put, scale, slider, svg,
+  arrow, arrows, axisBelow, follow, html, menu, number, pointer, put, scale, slider, svg, wallPath,
 } from "./draw.js";
 import { readWeights, unpack } from "./weights.js";
 
@@ -88,11 +88,7 @@ function drawMap(parent, model, grid) {
     "The map with the option's moves, its terminations and where it ends. A click or the arrow " +
       "keys choose the cell in which it begins.",
   );
-  let d = "";
-  walls.forEach((row, i) =>
-    row.forEach((wall, j) => (d += wall ? `M${UNIT * j} ${UNIT * i}h${UNIT}v${UNIT}h${-UNIT}z` : "")),
-  );
-  svg("path", { class: "walls", d }, picture);
+  svg("path", { class: "walls", d: wallPath(walls, UNIT) }, picture);
   const middle = ([i, j]) => [UNIT * (j + 0.5), UNIT * (i + 0.5)];
   const square = (name, [i, j], gap) => {
     const side = UNIT - 2 * gap;
