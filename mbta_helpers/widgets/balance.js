@@ -90,6 +90,7 @@ function render({ model, el }) {
       const next = svg("path", { class: "next" }, picture);
       const move = knob(picture, {
         label: `${KINDS[kind]} of class ${c}`,
+        kind,
         min: 0.01,
         max: 0.97,
         step: 0.02,
@@ -98,7 +99,6 @@ function render({ model, el }) {
         place: (value) => [left + size / 2, y(value)],
         read: ([, py]) => y.invert(py),
       });
-      picture.lastElementChild.classList.add(kind);
       return { kind, c, bar, next, move, middle: left + size / 2 };
     }),
   );

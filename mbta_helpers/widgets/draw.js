@@ -115,20 +115,23 @@ export function arrows(element, act) {
 /**
  * A round handle for a number, which is dragged, or moved by the arrow keys.
  *
- * options: label, min, max, step; now(): the number; set(number); place(number): where the handle
- * is, [x, y]; read([x, y]): the number there. Returns a function that puts it where it belongs.
+ * options: label, min, max, step; kind: its class; now(): the number; set(number); place(number):
+ * where the handle is, [x, y]; read([x, y]): the number there. Returns a function that puts it
+ * where it belongs.
  */
-export function knob(picture, { label, min, max, step, now, set, place, read }) {
+export function knob(picture, { label, min, max, step, kind = "", now, set, place, read }) {
   const names = { "aria-label": label, "aria-valuemin": min, "aria-valuemax": max };
-  const shape = { r: 8, class: "handle", role: "slider", tabindex: 0, ...names };
-  const handle = svg("circle", shape, picture);
+  const shape = { class: `knob ${kind}`, role: "slider", tabindex: 0, ...names };
+  const handle = svg("g", shape, picture);
+  svg("circle", { r: 15, class: "grip" }, handle); // for fingers
+  svg("circle", { r: 8, class: "handle" }, handle);
   const within = (value) => Math.min(Math.max(value, min), max);
   drag(handle, picture, (point) => set(within(read(point))));
   arrows(handle, ([right, down]) => set(within(now() + step * (right - down))));
   return () => {
-    const [cx, cy] = place(now());
-    const values = { cx, cy, "aria-valuenow": now(), "aria-valuetext": number(now()) };
-    for (const [name, value] of Object.entries(values)) handle.setAttribute(name, value);
+    handle.setAttribute("transform", `translate(${place(now()).join(" ")})`);
+    handle.setAttribute("aria-valuenow", now());
+    handle.setAttribute("aria-valuetext", number(now()));
   };
 }
 

@@ -59,10 +59,8 @@ function drawTrajectory(parent, model) {
   const hand = (name, n, place, label, kind) => {
     const set = (value) => put(model, { [name]: model.get(name).with(n, value) });
     const now = () => model.get(name)[n];
-    const range = { label, min: RANGE[0], max: RANGE[1], step: 0.1 };
-    const move = knob(picture, { ...range, now, set, place, read: ([, py]) => y.invert(py) });
-    picture.lastElementChild.classList.add(kind);
-    return move;
+    const range = { label, kind, min: RANGE[0], max: RANGE[1], step: 0.1 };
+    return knob(picture, { ...range, now, set, place, read: ([, py]) => y.invert(py) });
   };
   const hands = [
     ...dots.map((_, n) => hand("rewards", n, (r) => [x(n + 0.5), y(r)], `reward r${n}`, "reward")),
