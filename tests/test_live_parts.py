@@ -17,7 +17,7 @@ from safetensors.torch import load
 from mbta_helpers import widgets
 from mbta_helpers.errors import UserError
 from mbta_helpers.hierarchical.diayn import roll_out_skills
-from mbta_helpers.hierarchical.feudal_maze import FeudalAgents, FeudalConfig
+from mbta_helpers.hierarchical.feudal_maze import FeudalAgents, FeudalConfig, Step, carried_out
 from mbta_helpers.hierarchical.four_rooms import World
 from mbta_helpers.hierarchical.options import Option, collect, hallway_options, option_models
 from mbta_helpers.latent.dreamer_v2 import balanced_kl
@@ -95,10 +95,10 @@ def test_commands_follow_from_the_tables(compute):
         found = compute(
             "feudal",
             """return given.cells.map((cell) => {
-                const { path, end } = m.carryOut(given.tables, given.walls, given.goal, cell,
-                                                 given.level, given.order);
+                const result = m.carryOut(given.tables, given.walls, given.goal, cell,
+                                          given.level, given.order);
                 const told = m.commandsAt(given.tables, cell, given.level, given.order);
-                return { move: told.at(-1), path, end };
+                return { ...result, move: told.at(-1), obeyed: m.obeyed(result, given.order) };
             });""",
             tables=figure.tables,
             walls=figure.walls,
@@ -119,6 +119,10 @@ def test_commands_follow_from_the_tables(compute):
             last = {"goal": path[-1] == GOAL, "left": areas[path[-1]] != areas[cell]}
             assert last.get(here["end"], path[-1] in path[:-1])
             ends.add(here["end"])
+            before, after = np.array(path[-2:])[:, None]
+            crossed, hit = areas[before] != areas[after], after == GOAL
+            step = Step(before, after, command[before], hit, crossed)
+            assert here["obeyed"] == carried_out(np.array([order]), crossed, step)[0]
         assert "circles" in ends and len(ends) > 1
 
 

@@ -97,8 +97,8 @@ function drawMixture(parent, parts, side) {
     "aria-label",
     "The density of one number of the next code at this temperature and at 1, and draws from it",
   );
-  const parts2 = {};
-  for (const name of ["prior", "q", "drawn"]) parts2[name] = svg("path", { class: `curve ${name}` }, curves);
+  const curve = {};
+  for (const name of ["prior", "q", "drawn"]) curve[name] = svg("path", { class: `curve ${name}` }, curves);
   const axis = svg("g", {}, curves);
   return (mixture, tau, codes) => {
     const shares = softmax(mixture.logits.map((logit) => logit / tau));
@@ -120,10 +120,10 @@ function drawMixture(parent, parts, side) {
       const grid = Array.from({ length: 241 }, (_, n) => low + ((high - low) * n) / 240);
       const heights = grid.map((z) => density(mixture, i, at, z));
       const most = Math.max(...heights); // each curve fills the panel: what counts is its shape
-      parts2[name].setAttribute("d", line(grid.map((z, n) => [x(z), top(heights[n] / most)])));
+      curve[name].setAttribute("d", line(grid.map((z, n) => [x(z), top(heights[n] / most)])));
     }
     const within = (z) => Math.min(Math.max(x(z), 4), 316);
-    parts2.drawn.setAttribute("d", codes.map((code) => `M${within(code[i])} 106v-8`).join(""));
+    curve.drawn.setAttribute("d", codes.map((code) => `M${within(code[i])} 106v-8`).join(""));
     return { shares, seen };
   };
 }

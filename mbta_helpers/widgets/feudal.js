@@ -35,22 +35,28 @@ export function stepMaze(walls, [row, column], move) {
 /**
  * Follow an order until the agent has left the area, found the goal, or goes round in circles.
  *
- * Returns path, the cells passed, and end: "goal", "left" or "circles"; left: by which move.
+ * Returns path, the cells passed, and end: "goal", "left" or "circles"; left: by which move the
+ * area was left, null if it was not.
  */
 export function carryOut(tables, walls, goal, start, level, order) {
   const [path, seen] = [[start], new Set()];
   for (;;) {
     const cell = path[path.length - 1];
-    if (seen.has(`${cell}`)) return { path, end: "circles" };
+    if (seen.has(`${cell}`)) return { path, end: "circles", left: null };
     seen.add(`${cell}`);
     const move = commandsAt(tables, cell, level, order).at(-1);
     const after = stepMaze(walls, cell, move);
     path.push(after);
-    if (`${after}` === `${goal}`) return { path, end: "goal" };
     const area = (place) => areaOf(place, level, tables.length);
-    if (area(after) !== area(cell)) return { path, end: "left", left: move };
+    const left = area(after) === area(cell) ? null : move;
+    if (`${after}` === `${goal}`) return { path, end: "goal", left };
+    if (left !== null) return { path, end: "left", left };
   }
 }
+
+/** Whether a command was carried out (12.1): the area left as told, or the goal found in a search. */
+export const obeyed = ({ end, left }, order) =>
+  left === null ? end === "goal" && order === SEARCH : left === order;
 
 function render({ model, el }) {
   el.classList.add("mbta-live");
@@ -58,7 +64,8 @@ function render({ model, el }) {
   const depth = tables.length;
   const unit = SIZE / walls.length;
   const top = html("div", { class: "controls" }, el);
-  const levels = Array.from({ length: depth - 1 }, (_, l) => [l, `${walls.length >> l} × ${walls.length >> l}`]);
+  const size = (l) => walls.length >> l; // cells along a side of an area
+  const levels = Array.from({ length: depth - 1 }, (_, l) => [l, `${size(l)} × ${size(l)}`]);
   html("span", {}, top, "area");
   const showLevel = choice(top, "Area that gets the command", Object.fromEntries(levels), (l) =>
     put(model, { level: Number(l) }),
@@ -116,18 +123,19 @@ function render({ model, el }) {
     );
     ways.setAttribute("d", moves);
     frames.forEach((frame, l) => {
-      const [size, side] = [walls.length >> l, SIZE / 2 ** l];
-      const values = { x: side * Math.floor(cell[1] / size), y: side * Math.floor(cell[0] / size) };
-      Object.assign(values, { width: side, height: side, visibility: l < level ? "hidden" : "visible" });
+      const side = SIZE / 2 ** l;
+      const [top, left] = cell.map((place) => side * Math.floor(place / size(l)));
+      const visibility = l < level ? "hidden" : "visible";
+      const values = { x: left, y: top, width: side, height: side, visibility };
       for (const [name, value] of Object.entries(values)) frame.setAttribute(name, value);
     });
-    const { path, end, left } = carryOut(tables, walls, goal, cell, level, order);
+    const result = carryOut(tables, walls, goal, cell, level, order);
+    const { path, end, left } = result;
     way.setAttribute("d", line(path.map(middle)));
     const [cx, cy] = middle(cell);
     begin.setAttribute("cx", cx);
     begin.setAttribute("cy", cy);
     const told = commandsAt(tables, cell, level, order);
-    const kept = left === order || (end === "goal" && order === SEARCH);
     const outcome = {
       goal: "the goal is found",
       left: `the area is left to the ${NAMES[left]}`,
@@ -135,8 +143,7 @@ function render({ model, el }) {
     }[end];
     said.textContent =
       `row ${cell[0]}, column ${cell[1]}: ${path.length - 1} moves, ${outcome}; the command is ` +
-      (kept ? "carried out" : "not carried out");
-    const size = (l) => walls.length >> l;
+      (obeyed(result, order) ? "carried out" : "not carried out");
     const chain = told.map((command, i) => {
       const l = level + i;
       return l === depth ? `move ${NAMES[command]}` : `${size(l)} × ${size(l)}: ${NAMES[command]}`;

@@ -1,6 +1,8 @@
 // Imagined frames beside the true ones: one moment at a time, with the error over time.
 
-import { axisBelow, arrows, button, calm, follow, html, line, number, pause, put, scale, slider, svg } from "./draw.js";
+import {
+  axisBelow, arrows, button, calm, follow, html, line, number, pause, put, scale, slider, svg,
+} from "./draw.js";
 import { canvas, paint } from "./pixels.js";
 import { unpack } from "./weights.js";
 
@@ -36,7 +38,8 @@ function render({ model, el }) {
   const picture = svg("svg", { viewBox: "0 0 420 150", role: "img" }, chart);
   picture.setAttribute("aria-label", "Squared error of the model’s picture, and of a dark one, over time");
   const x = scale(0, steps - 1, 40, 408);
-  axisBelow(picture, x, 112, [0, seen, 10, 15, 20, steps - 1], "t");
+  const fifths = [...Array(steps).keys()].filter((t) => t % 5 === 0 && t < steps - 2);
+  axisBelow(picture, x, 112, [...fifths, steps - 1], "t");
   svg("path", { class: "evidence", d: `M${x(seen - 0.5)} 8V112` }, picture);
   const top = svg("text", { x: 36, y: 16, "text-anchor": "end" }, picture);
   const dark = svg("path", { class: "curve prior" }, picture);

@@ -124,10 +124,10 @@ function render({ model, el }) {
   slider(controls, model, "gamma", { label: "γ", min: 0, max: 1, step: 0.01 });
   const below = html("div", { class: "controls" }, el);
   html("span", {}, below, "the episode ends in");
-  const states = Array.from({ length: count }, (_, n) => [n + 1, `s${"₀₁₂₃₄₅₆₇₈₉"[n + 1]}`]);
-  const showEnd = choice(below, "The episode ends in", { 0: "no state", ...Object.fromEntries(states) }, (n) =>
-    put(model, { end: Number(n) }),
-  ); // prettier-ignore
+  const places = { 0: "no state" };
+  for (let n = 1; n <= count; n++) places[n] = `s${"₀₁₂₃₄₅₆₇₈₉"[n]}`;
+  const end = (n) => put(model, { end: Number(n) });
+  const showEnd = choice(below, "The episode ends in", places, end);
   const said = html("p", { class: "said", "aria-live": "polite" }, el);
   const key = "Green: rewards. Blue: the critic’s values. Orange line: λ-returns. ";
   const detail = html("p", { class: "said detail" }, el);
