@@ -1507,7 +1507,7 @@ LIVE_FIGURES = [
     ),
     mutation(
         "Live figures: the last layer has a ReLU too",
-        "widgets/weights.js",
+        "widgets/layers.js",
         "return i < numbers.length - 1 ? y.map",
         "return i < numbers.length ? y.map",
         "live_parts::test_skills_of_the_square_go_where_the_policy_goes",

@@ -1,7 +1,8 @@
 // A balanced divergence: posterior and prior over a few classes, and which of them moves.
 
-import { button, follow, html, knob, number, put, scale, slider, svg } from "./draw.js";
-import { softmax } from "./weights.js";
+import { button, follow, html, number, put, scale, slider, svg } from "./draw.js";
+import { knob } from "./hands.js";
+import { softmax } from "./layers.js";
 
 const AHEAD = 3; // an arrow shows so many of the next steps' lengths
 const MOST = 60; // steps

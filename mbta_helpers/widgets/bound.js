@@ -1,6 +1,7 @@
 // The bound as a picture: chapter 2's line, where every term of (2.6) has a closed form.
 
-import { axisBelow, drag, follow, html, line, number, put, scale, slider, svg } from "./draw.js";
+import { axisBelow, follow, html, line, number, put, scale, slider, svg } from "./draw.js";
+import { drag } from "./hands.js";
 
 const LOWEST = -16; // nats, the bottom of the right panel
 const WIDTHS = [0.1, 2.0]; // least and greatest standard deviation of q

@@ -3,8 +3,9 @@
 import {
   arrows, choice, follow, html, line, number, pointer, put, scale, slider, svg,
 } from "./draw.js";
+import { layers, softmax } from "./layers.js";
 import { normals } from "./random.js";
-import { layers, readWeights, softmax, unpack } from "./weights.js";
+import { readWeights, unpack } from "./weights.js";
 
 const SIDE = 360; // of the picture's units
 const FIELDS = 24; // along a side, of the map of the likeliest skill

@@ -3,9 +3,10 @@
 import {
   arrows, axisBelow, button, follow, html, line, number, put, scale, slider, svg,
 } from "./draw.js";
+import { affine, layers, softmax } from "./layers.js";
 import { canvas, paint } from "./pixels.js";
 import { normals, uniforms } from "./random.js";
-import { affine, layers, readWeights, softmax, unpack } from "./weights.js";
+import { readWeights, unpack } from "./weights.js";
 
 const ACTIONS = ["left", "stay", "right"];
 const LONGEST = 40; // steps

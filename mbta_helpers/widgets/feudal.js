@@ -1,6 +1,7 @@
 // Commands in the feudal maze: what each level orders in a cell, and where the moves lead.
 
-import { arrow, arrows, choice, follow, html, line, pointer, put, svg, wallPath } from "./draw.js";
+import { arrows, choice, follow, html, line, pointer, put, svg } from "./draw.js";
+import { arrow, wallPath } from "./hands.js";
 
 const SIZE = 384; // of the picture's units along a side
 const MOVES = [[-1, 0], [1, 0], [0, -1], [0, 1]]; // prettier-ignore

@@ -1,8 +1,9 @@
 // An option seen from a cell: its policy, its terminations, and its model, (9.4), exactly.
 
 import {
-  arrow, arrows, axisBelow, follow, html, menu, number, pointer, put, scale, slider, svg, wallPath,
+  arrows, axisBelow, follow, html, number, pointer, put, scale, slider, svg,
 } from "./draw.js";
+import { arrow, menu, wallPath } from "./hands.js";
 import { readWeights, unpack } from "./weights.js";
 
 const UNIT = 28; // of the picture's units in a cell

@@ -1,6 +1,7 @@
 // λ-returns: an imagined trajectory whose rewards, values and end can be changed by hand.
 
-import { choice, follow, html, knob, line, number, put, scale, slider, svg } from "./draw.js";
+import { choice, follow, html, line, number, put, scale, slider, svg } from "./draw.js";
+import { knob } from "./hands.js";
 
 const RANGE = [-1, 3]; // of rewards and values
 

@@ -1,8 +1,9 @@
 // Two-hot codes: numbers as weights on neighbouring bins, and what the weights decode to.
 
 import {
-  arrows, axisBelow, button, choice, drag, follow, html, knob, number, pointer, put, scale, slider, svg,
+  arrows, axisBelow, button, choice, follow, html, number, pointer, put, scale, slider, svg,
 } from "./draw.js";
+import { drag, knob } from "./hands.js";
 
 const [LEFT, RIGHT, LOW, HIGH] = [14, 386, 190, 34]; // of the picture's units
 const COUNTS = [9, 17, 33, 65];
