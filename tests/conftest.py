@@ -11,6 +11,8 @@ from pathlib import Path
 import browser
 import pytest
 
+import live_figures
+
 ROOT = Path(__file__).resolve().parents[1]
 TRIAL = pytest.StashKey()  # the process that tries the mutations, and the folder it writes to
 
@@ -140,3 +142,70 @@ def reader(chromium, built):
     browser.asset("mathjax")
     with browser.served(built) as address:
         yield browser.Reader(chromium, address)
+
+
+@pytest.fixture(scope="module")
+def compute(chromium):
+    """Run JavaScript with a figure's module: `m` is the module, `given` what is passed in."""
+    from mbta_helpers.widgets import bundle
+
+    tab = chromium.new_page()
+
+    def run(module: str, script: str, **given):
+        source = f"""async ({{ text, given }}) => {{
+            const url = URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }}));
+            const m = await import(url);
+            {script}
+        }}"""
+        return tab.evaluate(source, {"text": bundle.module(module), "given": given})
+
+    yield run
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def stage(request, tmp_path_factory):
+    """A folder with a page for each figure of the module's KINDS, and the folder's address.
+
+    The pages are as the extension writes them, with little else on them.
+    """
+    folder = tmp_path_factory.mktemp("stage")
+    static = folder / "_static"
+    live_figures.write_assets(static / "live")
+    shutil.copy(ROOT / "book" / "_static" / "live.js", static)
+    for name, make in request.module.KINDS.items():
+        data, metadata = make()._repr_mimebundle_()
+        picture = f"data:image/png;base64,{data['image/png']}"
+        (folder / f"{name}.html").write_text(
+            '<!doctype html><html data-theme="light"><meta charset="utf-8">'
+            '<link rel="stylesheet" href="_static/live/live.css">'
+            '<meta name="viewport" content="width=device-width"><p>Some text.</p>'
+            + live_figures.opening(metadata["image/png"]["live"])
+            + f'<img alt="{data["text/plain"]}" src="{picture}"></div>'
+            '<script src="_static/live.js"></script></html>',
+            encoding="utf-8",
+        )
+    with browser.served(folder) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def show(chromium, stage):
+    """Open a figure's page, from the server or from the file; the tab is closed at the end."""
+    contexts = []
+
+    def open_page(name: str, file=False, before=None, **options):
+        context = chromium.new_context(reduced_motion="reduce", **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.errors = []
+        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+        if before:
+            before(tab)
+        folder, address = stage
+        tab.goto(f"file://{folder}/{name}.html" if file else f"{address}{name}.html")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()

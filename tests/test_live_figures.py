@@ -6,15 +6,15 @@ The modules run in a real browser. Draws are passed in, so that both sides searc
 import base64
 import json
 import math
-import shutil
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import browser
+import live_samples
 import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from live_samples import ALT, still
 from safetensors.torch import load
 from torch.distributions import Normal, kl_divergence
 
@@ -29,16 +29,8 @@ from mbta_helpers.presets import get_preset, load_shipped
 from mbta_helpers.rollouts import roll_out, run_skills
 from mbta_helpers.widgets import bundle, live
 
-ROOT = Path(__file__).resolve().parents[1]
-ALT = "a picture that stands still"
 LINE = {"steps": 10, "gain": 0.1, "action_std": 0.3, "prior_mean": 0.2, "prior_std": 0.8}
 OFFSETS = np.random.default_rng(0).normal(0.1, 0.3, LINE["steps"])  # a_t − b
-
-
-def still():
-    figure, axes = plots.new_figure(size=(2, 1))
-    axes[0, 0].plot([0, 1], [0, 1])
-    return figure
 
 
 def bound_picture() -> widgets.BoundPicture:
@@ -72,7 +64,7 @@ def test_a_bundle_is_one_module_that_imports_nothing(name):
 
 def test_figures_are_all_the_modules_with_something_to_render():
     kinds = {kind.module for kind in live.LiveFigure.__subclasses__()}
-    assert set(bundle.figures()) == kinds == {"bound", "plan", "search", "skills"}
+    assert set(bundle.figures()) == kinds == set(KINDS)
 
 
 @pytest.mark.parametrize("maze", bundle.MAZES)
@@ -141,23 +133,6 @@ def test_only_mazes_with_weights_are_shown():
 
 
 # -- what is computed -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def compute(chromium):
-    """Run JavaScript with a figure's module: `m` is the module, `given` what is passed in."""
-    tab = chromium.new_page()
-
-    def run(module: str, script: str, **given):
-        source = f"""async ({{ text, given }}) => {{
-            const url = URL.createObjectURL(new Blob([text], {{ type: "text/javascript" }}));
-            const m = await import(url);
-            {script}
-        }}"""
-        return tab.evaluate(source, {"text": bundle.module(module), "given": given})
-
-    yield run
-    tab.close()
 
 
 NETWORKS = """
@@ -390,51 +365,8 @@ KINDS = {
     "skills": explorer,
     "search": lambda: widgets.SearchPicture(still(), ALT),
     "plan": lambda: widgets.PlanInBrowser(still(), ALT),
+    **live_samples.LATER,
 }
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    """A folder with a page for each figure, as the extension writes it, and the page's address."""
-    folder = tmp_path_factory.mktemp("stage")
-    static = folder / "_static"
-    live_figures.write_assets(static / "live")
-    shutil.copy(ROOT / "book" / "_static" / "live.js", static)
-    for name, make in KINDS.items():
-        data, metadata = make()._repr_mimebundle_()
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html data-theme="light"><meta charset="utf-8">'
-            '<link rel="stylesheet" href="_static/live/live.css">'
-            '<meta name="viewport" content="width=device-width"><p>Some text.</p>'
-            + live_figures.opening(metadata["image/png"]["live"])
-            + f'<img alt="{ALT}" src="data:image/png;base64,{data["image/png"]}"></div>'
-            '<script src="_static/live.js"></script></html>',
-            encoding="utf-8",
-        )
-    with browser.served(folder) as address:
-        yield folder, address
-
-
-@pytest.fixture
-def show(chromium, stage):
-    """Open a figure's page, from the server or from the file; the tab is closed at the end."""
-    contexts = []
-
-    def open_page(name: str, file=False, before=None, **options):
-        context = chromium.new_context(reduced_motion="reduce", **options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.errors = []
-        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-        if before:
-            before(tab)
-        folder, address = stage
-        tab.goto(f"file://{folder}/{name}.html" if file else f"{address}{name}.html")
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 def said(tab) -> str:
@@ -681,6 +613,19 @@ def cut(tab) -> None:
     tab.route("**/pointmaze-medium.js", route)
 
 
+def flip(tab) -> None:
+    """One letter of the weights is another one: only a sum over all of them can tell."""
+
+    def route(route):
+        body = route.fetch().body().decode()
+        place = len(body) // 2
+        other = "B" if body[place] == "A" else "A"
+        body = body[:place] + other + body[place + 1 :]
+        route.fulfill(body=body, content_type="text/javascript")
+
+    tab.route("**/pointmaze-medium.js", route)
+
+
 def lose(tab) -> None:
     """Modules and weights do not arrive."""
     tab.route("**/live/*.js", lambda route: route.abort())
@@ -693,7 +638,7 @@ def refuse_storage(tab) -> None:
         tab.add_init_script(f"Object.defineProperty(window, '{name}', {refusal})")
 
 
-@pytest.mark.parametrize("fault", [cut, lose])
+@pytest.mark.parametrize("fault", [cut, flip, lose])
 def test_a_figure_that_cannot_compute_gives_way_to_its_picture(show, fault):
     tab = show("skills", before=fault)
     tab.wait_for_selector(".mbta-note")
@@ -737,17 +682,29 @@ CHAPTERS = {
     "notebooks/02_elbo": ["bound"],
     "notebooks/05_seeing_skills": ["skills"],
     "notebooks/06_planning": ["search", "plan"],
+    "notebooks/09_options": ["options"],
+    "notebooks/10_option_critic": ["options"],
+    "notebooks/12_feudal": ["feudal"],
+    "notebooks/13_diayn": ["diayn"],
+    "notebooks/14_world_models": ["dream"],
+    "notebooks/15_planet": ["frames"],
+    "notebooks/17_dreamer_v2": ["balance"],
 }
+
+
+def start_figures(tab) -> None:
+    """Scroll to each figure of a page, and wait until it has said something."""
+    for figure in tab.locator(".mbta-figure").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".said[aria-live]:not(:empty)").first.wait_for()
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_the_figures_of_a_page_start(reader, page):
     tab = reader.open(page)
-    figures = tab.locator(".mbta-figure")
-    assert [figure.get_attribute("data-module") for figure in figures.all()] == CHAPTERS[page]
-    for number in range(figures.count()):
-        figures.nth(number).scroll_into_view_if_needed()
-        figures.nth(number).locator(".said:not(:empty)").first.wait_for()
+    figures = tab.locator(".mbta-figure").all()
+    assert [figure.get_attribute("data-module") for figure in figures] == CHAPTERS[page]
+    start_figures(tab)
     assert reader.complaints == []
 
 
@@ -755,9 +712,7 @@ def test_the_figures_of_a_page_start(reader, page):
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_running_figures_are_accessible(reader, page, theme):
     tab = reader.open(page, theme=theme)
-    for figure in tab.locator(".mbta-figure").all():
-        figure.scroll_into_view_if_needed()
-        figure.locator(".said:not(:empty)").first.wait_for()
+    start_figures(tab)
     assert browser.violations(tab) == []
 
 
@@ -775,3 +730,82 @@ def test_a_page_with_figures_stays_light(built, page):
         names |= set(json.loads(state.string).get("weights", {}))
     files += [built / "_static" / "live" / f"{name}.js" for name in names]
     assert sum(file.stat().st_size for file in set(files)) < 1_500_000
+
+
+# -- the built book, broken on purpose --------------------------------------------------------
+
+
+@pytest.fixture
+def unlucky(reader):
+    """Another reader of the same book, for whom a test breaks something."""
+    other = browser.Reader(reader.browser, reader.address)
+    yield other
+    for tab, _ in other.tabs.values():
+        tab.context.close()
+
+
+def reads(tab) -> bool:
+    """Whether a page has its title and its text, and shows all pictures that stand still."""
+    pictures = tab.locator("article .mbta-figure > img")
+    return (
+        tab.locator("article h1").first.is_visible()
+        and len(tab.locator("article").inner_text()) > 2000
+        and all(picture.is_visible() for picture in pictures.all())
+    )
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_page_reads_without_scripts(unlucky, page):
+    tab = unlucky.open(page, scripts=False)
+    assert reads(tab) and tab.locator(".mbta-live").count() == 0
+    for picture in tab.locator("article .mbta-figure > img").all():
+        assert len(picture.get_attribute("alt").split()) >= 4
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_page_reads_where_nothing_can_be_stored(unlucky, page):
+    tab, _ = unlucky.tab("light", browser.DESK, True)
+    refuse_storage(tab)
+    tab = unlucky.open(page)
+    start_figures(tab)
+    assert tab.locator("article h1").first.is_visible()
+    assert tab.evaluate(UNTYPESET) == 0
+
+
+UNTYPESET = """() => [...document.querySelectorAll('.math')]
+    .filter(math => !math.querySelector('mjx-container')).length"""
+
+
+@pytest.mark.parametrize("page", ["notebooks/05_seeing_skills", "notebooks/06_planning"])
+def test_a_page_reads_with_damaged_weights(unlucky, page):
+    """The figure that needs them gives way, the others start, and no script stumbles."""
+    tab, _ = unlucky.tab("light", browser.DESK, True)
+    flip(tab)
+    tab = unlucky.open(page)
+    for figure in tab.locator(".mbta-figure").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".said:not(:empty), .mbta-note").first.wait_for()
+    if page.endswith("planning"):
+        tab.get_by_role("button", name="Plan and walk").click()
+        assert said(tab).startswith("iteration"), "the search needs no weights"
+    tab.wait_for_selector(".mbta-note")
+    assert "damaged" in tab.locator(".mbta-note").text_content()
+    assert unlucky.complaints == []
+
+
+@pytest.mark.parametrize("page", ["notebooks/13_diayn", "notebooks/14_world_models"])
+def test_a_page_reads_with_damaged_weights_of_its_own(unlucky, page):
+    tab, _ = unlucky.tab("light", browser.DESK, True)
+
+    def route(route):
+        body = route.fetch().body().decode()
+        assert body.count('"packed":"') == 1
+        route.fulfill(body=body.replace('"packed":"', '"packed":"AAAA'), content_type="text/html")
+
+    tab.route(f"**/{page}.html", route)
+    tab = unlucky.open(page)
+    tab.locator(".mbta-figure").scroll_into_view_if_needed()
+    tab.wait_for_selector(".mbta-note")
+    assert "damaged" in tab.locator(".mbta-note").text_content()
+    assert reads(tab) and unlucky.complaints == []

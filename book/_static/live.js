@@ -7,7 +7,21 @@
 (() => {
   const folder = document.currentScript.src.replace(/[^/]*$/, "") + "live/";
   const texts = {}; // what the scripts handed over, by name
-  window.mbtaLive = { give: (name, text) => (texts[name] = text) };
+  window.mbtaLive = {
+    give(name, text, check) {
+      if (adler32(text) === check) texts[name] = text; // else it has been damaged on the way
+    },
+  };
+
+  /** The checksum Adler-32 of a text in UTF-8. */
+  function adler32(text) {
+    let [one, two] = [1, 0];
+    for (const byte of new TextEncoder().encode(text)) {
+      one = (one + byte) % 65521;
+      two = (two + one) % 65521;
+    }
+    return two * 65536 + one;
+  }
 
   const fetching = {};
   /** The text that live/<name>.js hands over; each file is loaded once. */

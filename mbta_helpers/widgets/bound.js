@@ -1,6 +1,7 @@
 // The bound as a picture: chapter 2's line, where every term of (2.6) has a closed form.
 
-import { axisBelow, follow, html, line, number, pointer, scale, slider, svg } from "./draw.js";
+import { axisBelow, follow, html, line, number, put, scale, slider, svg } from "./draw.js";
+import { drag } from "./hands.js";
 
 const LOWEST = -16; // nats, the bottom of the right panel
 const WIDTHS = [0.1, 2.0]; // least and greatest standard deviation of q
@@ -51,33 +52,26 @@ function drawDensities(parent, model) {
       name === "posterior" ? "true posterior" : name;
   });
   const handle = svg("circle", { r: 8, class: "handle" }, picture);
-  const put = (name, mean, std) => {
+  const trace = (name, mean, std) => {
     const points = [];
     for (let z = -3.5; z <= 3.5; z += 0.02) points.push([x(z), y(Math.min(density(z, mean, std), 1.4))]);
     curves[name].setAttribute("d", line(points));
   };
-  const drag = (event) => {
-    const [px, py] = pointer(event, picture);
+  drag(handle, picture, ([px, py]) => {
     const height = Math.max(y.invert(py), 1e-3);
     const within = (value, [low, high]) => Math.min(Math.max(value, low), high);
-    model.set("mean", within(x.invert(px), MEANS));
-    model.set("std", within(1 / (Math.sqrt(2 * Math.PI) * height), WIDTHS));
-    model.save_changes();
-  };
-  handle.addEventListener("pointerdown", (event) => {
-    handle.setPointerCapture(event.pointerId);
-    event.preventDefault();
-  });
-  handle.addEventListener("pointermove", (event) => {
-    if (handle.hasPointerCapture(event.pointerId)) drag(event);
+    put(model, {
+      mean: within(x.invert(px), MEANS),
+      std: within(1 / (Math.sqrt(2 * Math.PI) * height), WIDTHS),
+    });
   });
   return () => {
     const example = model.get("example");
     const [mean, std] = [model.get("mean"), model.get("std")];
     const { posterior } = boundTerms(example, mean, std);
-    put("prior", example.prior_mean, example.prior_std);
-    put("posterior", posterior.mean, posterior.std);
-    put("q", mean, std);
+    trace("prior", example.prior_mean, example.prior_std);
+    trace("posterior", posterior.mean, posterior.std);
+    trace("q", mean, std);
     handle.setAttribute("cx", x(mean));
     handle.setAttribute("cy", y(Math.min(density(mean, mean, std), 1.4)));
   };

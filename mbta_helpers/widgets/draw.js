@@ -85,11 +85,43 @@ export function slider(parent, model, name, options) {
   return input;
 }
 
+/** Set numbers of the model by name, and tell the kernel, where there is one. */
+export function put(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+/** Call `act` with the [right, down] of each arrow key that is pressed on an element. */
+export function arrows(element, act) {
+  const moves = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+  element.addEventListener("keydown", (event) => {
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    act(moves[event.key]);
+  });
+}
+
 /** A button that calls `act`. Returns it. */
 export function button(parent, text, act) {
   const element = html("button", { type: "button" }, parent, text);
   element.addEventListener("click", act);
   return element;
+}
+
+/**
+ * A row of buttons of which one is on; options: texts by name. Calls choose(name).
+ *
+ * Returns a function that shows one as on.
+ */
+export function choice(parent, label, options, choose) {
+  const group = html("span", { class: "choice", role: "group", "aria-label": label }, parent);
+  const buttons = Object.entries(options).map(([name, text]) => [
+    name,
+    button(group, text, () => choose(name)),
+  ]);
+  return (chosen) => {
+    for (const [name, one] of buttons) one.setAttribute("aria-pressed", name === String(chosen));
+  };
 }
 
 /** Say that the figure cannot go on: in itself, and to the page, which shows its picture again. */

@@ -9,12 +9,15 @@ The page that is built from the notebook starts the same module with that state
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import anywidget
 import numpy as np
+import torch
 import traitlets
 from matplotlib.figure import Figure
+from safetensors.torch import save
 
 from mbta_helpers.errors import require
 from mbta_helpers.mazes import get_maze
@@ -60,6 +63,12 @@ class LiveFigure(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.alt!r})"
+
+
+def packed(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> str:
+    """Tensors as a safetensors file in base64, which weights.js reads."""
+    content = {name: tensor.detach().to(dtype).contiguous() for name, tensor in tensors.items()}
+    return base64.b64encode(save(content)).decode()
 
 
 class BoundPicture(LiveFigure):

@@ -1,9 +1,11 @@
 // Plan in the browser: a start, a goal, the shipped networks, CEM, and a walk with new plans.
 
-import { button, calm, fail, html, line, number, pause, pointer, slider, svg } from "./draw.js";
-import { Arena, readWeights, SkillModel } from "./networks.js";
-import { normals, planSteps } from "./planner.js";
+import { button, calm, choice, fail, html, line, number, pause, pointer, slider, svg } from "./draw.js";
+import { Arena, SkillModel } from "./networks.js";
+import { planSteps } from "./planner.js";
 import { cellAt, centreOf, isFree, shapeOf, stepPoint } from "./point.js";
+import { normals } from "./random.js";
+import { readWeights } from "./weights.js";
 
 const CELL = 40; // of the picture's units
 const SUCCESS = 0.45; // map units; the simulator's radius
@@ -92,18 +94,6 @@ function star(x, y, radius) {
     return [x + r * Math.sin((i * Math.PI) / 5), y - r * Math.cos((i * Math.PI) / 5)];
   });
   return `${line(points)}z`;
-}
-
-/** A row of buttons of which one is on; returns a function that turns one on. */
-function choice(parent, label, options, choose) {
-  const group = html("span", { class: "choice", role: "group", "aria-label": label }, parent);
-  const buttons = Object.entries(options).map(([name, text]) => [
-    name,
-    button(group, text, () => choose(name)),
-  ]);
-  return (chosen) => {
-    for (const [name, one] of buttons) one.setAttribute("aria-pressed", name === chosen);
-  };
 }
 
 /**

@@ -1,22 +1,5 @@
 // Planning: the cross-entropy method and the planner of mbta_helpers/planning.py, one problem.
 
-/** Normal draws from a seed, as a function without arguments (mulberry32, Box and Muller). */
-export function normals(seed) {
-  const uniform = () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-  return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-}
-
-/** Normal draws out of an array, in its order: what a test passes in. */
-export function drawsOf(array) {
-  let next = 0;
-  return () => array[next++];
-}
-
 /**
  * One iteration of the cross-entropy method, (6.8) to (6.10).
  *

@@ -1,7 +1,8 @@
 // The cross-entropy method on a landscape of two numbers: step by step, with other settings.
 
-import { button, follow, html, line, number, pointer, scale, slider, svg } from "./draw.js";
-import { cemStep, normals } from "./planner.js";
+import { arrows, button, follow, html, line, number, pointer, put, scale, slider, svg } from "./draw.js";
+import { cemStep } from "./planner.js";
+import { normals } from "./random.js";
 
 const HALF = 3; // the picture shows both numbers from −HALF to HALF
 const SIDE = 360; // of the picture's units
@@ -62,10 +63,7 @@ function render({ model, el }) {
   const dots = (points) => points.map(([p, q]) => `M${x(p)} ${y(q)}h0`).join("");
 
   const controls = html("div", { class: "controls" }, el);
-  const change = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
+  const change = (name, value) => put(model, { [name]: value });
   const step = button(controls, "Next iteration", () =>
     change("iterations", Math.min(model.get("iterations") + 1, MOST)),
   );
@@ -86,11 +84,9 @@ function render({ model, el }) {
     const [px, py] = pointer(event, picture);
     begin([x.invert(px), y.invert(py)]);
   });
-  picture.addEventListener("keydown", (event) => {
-    const moves = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
-    if (!(event.key in moves)) return;
-    event.preventDefault();
-    begin(model.get("start").map((value, i) => value + 0.25 * moves[event.key][i]));
+  arrows(picture, ([right, down]) => {
+    const [p, q] = model.get("start");
+    begin([p + 0.25 * right, q - 0.25 * down]);
   });
 
   const names = ["iterations", "elites", "momentum", "seed", "start", "candidates"];

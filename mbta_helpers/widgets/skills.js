@@ -1,9 +1,10 @@
 // The skill explorer: from any state, where skills of the prior lead, and one skill carried out.
 
-import { fail, follow, html, line, number, pointer, slider, svg } from "./draw.js";
-import { Arena, readWeights, SkillModel } from "./networks.js";
-import { normals } from "./planner.js";
+import { arrows, fail, follow, html, line, number, pointer, put, slider, svg } from "./draw.js";
+import { Arena, SkillModel } from "./networks.js";
 import { cellAt, centreOf, isFree, stepPoint } from "./point.js";
+import { normals } from "./random.js";
+import { readWeights } from "./weights.js";
 
 const UNIT = 110; // of the picture's units in one of the map's
 const HALF = 1.6; // map units to each side of the state
@@ -122,16 +123,12 @@ async function render({ model, el }) {
 
   const move = (place) => {
     if (!isFree(maze.walls, place, CLEARANCE)) return;
-    model.set("state", [...place, ...model.get("state").slice(2)]);
-    model.save_changes();
+    put(model, { state: [...place, ...model.get("state").slice(2)] });
   };
   view.picture.addEventListener("click", (event) => move(view.place(event)));
-  view.picture.addEventListener("keydown", (event) => {
-    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-    if (!(event.key in moves)) return;
-    event.preventDefault();
-    const cell = cellAt(maze.walls, model.get("state"));
-    move(centreOf(maze.walls, cell.map((x, i) => x + moves[event.key][i])));
+  arrows(view.picture, ([right, down]) => {
+    const [row, column] = cellAt(maze.walls, model.get("state"));
+    move(centreOf(maze.walls, [row + down, column + right]));
   });
 
   let networks;
