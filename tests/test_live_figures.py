@@ -688,7 +688,9 @@ CHAPTERS = {
     "notebooks/13_diayn": ["diayn"],
     "notebooks/14_world_models": ["dream"],
     "notebooks/15_planet": ["frames"],
+    "notebooks/16_dreamer": ["returns"],
     "notebooks/17_dreamer_v2": ["balance"],
+    "notebooks/18_dreamer_v3": ["twohot"],
 }
 
 
