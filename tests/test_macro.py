@@ -15,7 +15,7 @@ from mbta_helpers.latent.macro import (
     sequences,
     train_model,
 )
-from mbta_helpers.latent.maze_pictures import draw_point
+from mbta_helpers.latent.maze_pictures import draw_pair, shown
 from mbta_helpers.latent.rssm import GaussianLatent
 from mbta_helpers.mazes import get_maze, random_position
 from mbta_helpers.windows import Windows
@@ -42,8 +42,13 @@ def some_play(lengths=(7, 9, 6), seed=0):
     places = np.stack([random_position(MAZE, rng) for _ in range(count)])
     states = np.concatenate([places, np.zeros_like(places)], 1)
     actions = rng.uniform(-1, 1, (lengths.sum(), 2))
-    return Transitions(
-        states.astype(np.float32), actions.astype(np.float32), lengths, np.zeros((len(lengths), 2))
+    return shown(
+        Transitions(
+            states.astype(np.float32),
+            actions.astype(np.float32),
+            lengths,
+            np.zeros((len(lengths), 2)),
+        )
     )
 
 
@@ -56,35 +61,27 @@ def test_a_row_holds_the_action_that_led_to_its_picture():
     batch = sequences(model, Windows(play, 5), draw())
     assert torch.equal(batch.action[0, 0], torch.zeros(2))
     assert np.array_equal(batch.action[0, 1:], play.actions)
-    assert np.array_equal(batch.observation[0], draw_point(MAZE, play.states[:, :2]))
+    pictures = draw_pair(MAZE, play.states).reshape(6, -1)
+    assert np.array_equal(batch.observation[0], pictures)
     assert batch.is_first[0].tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_the_loss_is_that_of_its_distributions():
-    """(19.1): Gaussians of σ² = 1 / scale over pixels and places, up to their constants."""
+    """(19.1): Gaussians with σ² = 1 / scale of pixels and of both places, up to constants."""
     model = MacroModel(MAZE, replace(CONFIG, observation_scale=4.0, place_scale=25.0), 0)
-    batch = sequences(model, Windows(some_play(), 5), draw())
+    windows = Windows(some_play(), 5)
+    batch, truth = sequences(model, windows, draw()), windows.sample(4, draw()).states
     parts = model.loss(batch, draw(1))
-    embedding = model.encoder(batch.observation.flatten(-2))
+    embedding = model.encoder(batch.observation)
     states, priors = model.rssm.observe(embedding, batch.action, batch.is_first, draw(1))
     pixels = Normal(model.decoder(states.features), 0.5)
-    error = pixels.log_prob(pixels.mean) - pixels.log_prob(batch.observation.flatten(-2))
-    assert torch.allclose(parts["pixels"], error.sum(-1).mean(), rtol=1e-4)
-    place = Normal(model.place(states.features), 0.2)
-    true = torch.from_numpy(  # the batch's places, from the pictures that were drawn of them
-        np.stack([some_play().states[:, :2][nearest(picture)] for picture in
-                  batch.observation.flatten(0, 1).numpy()])
-    ).view(4, 6, 2)  # fmt: skip
-    error = (place.log_prob(place.mean) - place.log_prob(true)).sum(-1)
-    assert torch.allclose(parts["place"], error.mean(), rtol=0.02)
+    error = (pixels.log_prob(pixels.mean) - pixels.log_prob(batch.observation)).sum(-1)
+    assert torch.allclose(parts["pixels"], error.mean(), rtol=1e-4)
+    place = Normal(model.places(states.features), 0.2)
+    error = (place.log_prob(place.mean) - place.log_prob(truth)).sum(-1)
+    assert torch.allclose(parts["place"], error.mean(), rtol=0.01)
     q, p = (Normal(*CONFIG.latent.moments(each)) for each in (states.parameters, priors))
     assert torch.allclose(parts["kl"], kl_divergence(q, p).sum(-1).mean(), rtol=1e-4)
-
-
-def nearest(picture):
-    """The row of `some_play` of which this is the picture."""
-    pictures = draw_point(MAZE, some_play().states[:, :2])
-    return np.abs(pictures - picture).sum((1, 2)).argmin()
 
 
 def test_filtering_side_by_side_is_filtering_alone_and_is_the_models_own():
@@ -100,7 +97,7 @@ def test_filtering_side_by_side_is_filtering_alone_and_is_the_models_own():
                               together[state : state + length + 1], atol=1e-6)  # fmt: skip
         led = torch.cat([torch.zeros(1, 2), torch.from_numpy(actions)])[None]
         is_first = torch.zeros(1, length + 1)
-        embedding = model.encoder(model.see(states[:, :2]).flatten(-2))[None]
+        embedding = model.encoder(model.see(states))[None]
         with torch.no_grad():
             own, _ = model.rssm.observe(embedding, led, is_first, draw())
         assert torch.allclose(own.features[0], together[state : state + length + 1], atol=1e-6)

@@ -11,7 +11,7 @@ from mbta_helpers.evaluation import evaluate
 from mbta_helpers.latent import maze_agents
 from mbta_helpers.latent.dreamer import DreamerConfig
 from mbta_helpers.latent.macro import MacroConfig, MacroModel, filter_play
-from mbta_helpers.latent.maze_pictures import HELD
+from mbta_helpers.latent.maze_pictures import HELD, shown
 from mbta_helpers.latent.rssm import GaussianLatent, State
 from mbta_helpers.mazes import get_maze, sample_tasks
 from mbta_helpers.networks import NetworkConfig, SkillModel
@@ -76,7 +76,7 @@ def test_what_is_watched_is_what_filtering_gives(every):
             states[episode, : end : HELD][: count + 1], actions[episode, ::HELD][:count],
             np.array([count]), np.zeros((1, 2)),
         )  # fmt: skip
-        expected = filter_play(model, play).features
+        expected = filter_play(model, shown(play)).features
         seen = [now.features[rows.index(episode)] for rows, _, now in agent.noted
                 if episode in rows]  # fmt: skip
         assert torch.allclose(torch.stack(seen), expected, atol=1e-5)

@@ -9,7 +9,15 @@ from samples import numbered_transitions
 from mbta_helpers.errors import UserError
 from mbta_helpers.latent import maze_pictures
 from mbta_helpers.latent.environments import SIDE
-from mbta_helpers.latent.maze_pictures import DECISIONS, HELD, coarsen, draw_point, locate
+from mbta_helpers.latent.maze_pictures import (
+    DECISIONS,
+    HELD,
+    coarsen,
+    draw_pair,
+    draw_point,
+    locate,
+    shown,
+)
 from mbta_helpers.mazes import get_maze, make_env, place, random_position
 
 MAZE = get_maze("pointmaze-medium")
@@ -45,6 +53,18 @@ def test_play_of_short_episodes_only_is_refused():
         coarsen(numbered_transitions([4, 3]), 5)
 
 
+def test_what_is_shown_is_the_place_now_and_the_one_before():
+    play = numbered_transitions([2, 1])
+    x = play.states[:, :2]
+    before = x[[0, 0, 1, 3, 3]]  # an episode begins as if nothing had moved
+    rows = shown(play)
+    assert np.array_equal(rows.states, np.concatenate([x, before], 1))
+    assert np.array_equal(rows.actions, play.actions)
+    pictures = draw_pair(MAZE, rows.states)
+    assert np.array_equal(pictures[:, 0], draw_point(MAZE, x))
+    assert np.array_equal(pictures[:, 1], draw_point(MAZE, before))
+
+
 @pytest.fixture
 def env():
     env = gym.make(maze_pictures.ENV_ID)
@@ -55,9 +75,9 @@ def env():
 def test_the_environment_keeps_the_interface(env):
     first, info = env.reset(seed=3)
     assert env.observation_space.contains(first)
-    assert np.array_equal(first["picture"], draw_point(MAZE, info["position"]))
+    assert np.array_equal(first["pictures"], draw_point(MAZE, np.stack([info["position"]] * 2)))
     again, _ = env.reset(seed=3)
-    assert np.array_equal(again["picture"], first["picture"])
+    assert np.array_equal(again["pictures"], first["pictures"])
     assert np.array_equal(again["goal"], first["goal"])
 
 
@@ -71,7 +91,7 @@ def test_an_action_is_held_for_five_steps_of_the_simulator(env):
         expected = simulator.step(action)[0]["observation"]
     simulator.close()
     assert np.allclose(info["position"], expected[:2]) and reward == 0
-    assert np.array_equal(seen["picture"], draw_point(MAZE, expected[:2]))
+    assert np.array_equal(seen["pictures"], draw_point(MAZE, np.stack([expected[:2], start])))
 
 
 def test_reaching_the_goal_pays_and_ends_the_episode(env):

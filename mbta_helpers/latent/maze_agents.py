@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from mbta_helpers.datasets import Transitions
 from mbta_helpers.evaluation import PlanningAgent
@@ -34,7 +35,7 @@ WAVELENGTHS = (1.0, 2.0, 4.0)  # of the waves of a place that networks see, as i
 class Watcher:
     """Keeps the world model's state of every episode; a decision lasts `every` held actions.
 
-    The simulator's state goes no further than into a picture.
+    Of the simulator's state only the place goes further, into pictures.
     """
 
     def __init__(self, model: MacroModel, every: int):
@@ -44,8 +45,9 @@ class Watcher:
     def watch(self, state: Tensor, rows: Tensor) -> State:
         """See pictures of those episodes, (P,), and move their states on."""
         before = State(*(part[rows] for part in self.latent))
-        picture = self.model.see(state[:, :2].numpy())
-        now = self.model.follow(before, self.action[rows], picture)
+        places = torch.cat([state[:, :2], self.place[rows]], 1)
+        self.place[rows] = state[:, :2]
+        now = self.model.follow(before, self.action[rows], self.model.see(places.numpy()))
         for everywhere, part in zip(self.latent, now, strict=True):
             everywhere[rows] = part
         return now
@@ -56,6 +58,7 @@ class Watcher:
         if self.latent is None:
             self.latent = self.model.rssm.start(len(rows))
             self.action = torch.zeros(len(rows), ACTION_DIM)
+            self.place = state[:, :2].clone()  # nobody has moved yet
         now = self.watch(state, rows)
         return torch.cat([rows[:, None].float(), self.choose(now, goal, running)], 1)
 
@@ -119,7 +122,8 @@ class Plans(Watcher):
 
 # -- Dreamer: an actor that knows its goal --------------------------------------------------------
 
-DREAMS = DreamerConfig(starts=256, horizon=15, gamma=0.97, lam=0.95, entropy=0.003)
+DREAMS = DreamerConfig(starts=64, horizon=15, gamma=0.97, lam=0.95, entropy=0.003)
+DREAM_UPDATES = 1500
 
 
 def waves(place: Tensor) -> Tensor:
@@ -210,6 +214,15 @@ class GoalActorCritic:
             descend(loss, part, optimiser, c.clip)
         return {"actor": losses[0].item(), "critic": losses[1].item(),
                 "return": imagined.returns[:, 0].mean().item()}  # fmt: skip
+
+    def learn(
+        self, states: State, updates: int = DREAM_UPDATES, progress: bool = False
+    ) -> list[dict[str, float]]:
+        """Updates from the states of the play, (M, ...); returns the losses of each."""
+        with torch.no_grad():
+            places = self.dream.model.place(states.features)
+        bar = tqdm(range(updates), desc="actor", disable=not progress)
+        return [self.update(states, places) for _ in bar]
 
 
 class Dreams(Watcher):

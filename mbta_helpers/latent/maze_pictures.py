@@ -9,6 +9,8 @@ Symbols: N states, M rows of the coarse play, E episodes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -44,6 +46,11 @@ def locate(maze: Maze, pictures: Tensor) -> Tensor:
     return outermost(maze) * torch.stack([x, y], -1) / light.sum((-2, -1))[..., None]
 
 
+def draw_pair(maze: Maze, shown: np.ndarray) -> np.ndarray:
+    """Two pictures, (..., 2, SIDE, SIDE); shown: (..., 4), the place now and a decision before."""
+    return draw_point(maze, np.asarray(shown).reshape(*np.shape(shown)[:-1], 2, 2))
+
+
 def coarsen(transitions: Transitions, held: int = HELD) -> Transitions:
     """Every `held`-th state, and the mean of the actions in between; M rows of actions.
 
@@ -63,17 +70,30 @@ def coarsen(transitions: Transitions, held: int = HELD) -> Transitions:
     )
 
 
+def shown(coarse: Transitions) -> Transitions:
+    """Coarse play with what pictures show for states, (M + E, 4): the place now and before.
+
+    An episode begins as if the point had stood still before it.
+    """
+    places = coarse.states[:, :2]
+    before = np.concatenate([places[:1], places[:-1]])
+    before[coarse.state_starts] = places[coarse.state_starts]
+    return replace(coarse, states=np.concatenate([places, before], 1))
+
+
 class PointMazePictures(gym.Env):
     """One point on its way between two cells of PointMaze Medium; DECISIONS decisions an episode.
 
-    An observation has the picture, (SIDE, SIDE), and the goal in map units, (2,). The reward of a
+    An observation has the pictures now and a decision before, (2, SIDE, SIDE), and the goal in map
+    units, (2,); at the start the two pictures are the same. The reward of a
     decision is 1 where one of its steps of the simulator was within reach of the goal, which ends
     the episode.
     """
 
     action_space = Box(-1.0, 1.0, (2,), np.float32)
     observation_space = Dict(
-        picture=Box(0.0, 1.0, (SIDE, SIDE), np.float32), goal=Box(-np.inf, np.inf, (2,), np.float64)
+        pictures=Box(0.0, 1.0, (2, SIDE, SIDE), np.float32),
+        goal=Box(-np.inf, np.inf, (2,), np.float64),
     )
 
     def __init__(self):
@@ -88,9 +108,11 @@ class PointMazePictures(gym.Env):
             options = {"start": tasks.starts[0], "goal": tasks.goals[0]}
         self.goal = np.array(options["goal"], float)
         self.state = place(self.simulator, options["start"], self.goal)
+        self.before = self.state
         return self.observe(), {"position": self.state[:2].copy()}
 
     def step(self, action):
+        self.before = self.state
         for _ in range(HELD):
             observation, _, _, _, info = self.simulator.step(np.asarray(action, float))
             self.state = observation["observation"]
@@ -100,7 +122,8 @@ class PointMazePictures(gym.Env):
         return self.observe(), float(there), there, False, {"position": self.state[:2].copy()}
 
     def observe(self) -> dict[str, np.ndarray]:
-        return {"picture": draw_point(self.maze, self.state[:2]), "goal": self.goal.copy()}
+        places = np.concatenate([self.state[:2], self.before[:2]])
+        return {"pictures": draw_pair(self.maze, places), "goal": self.goal.copy()}
 
     def close(self) -> None:
         self.simulator.close()
