@@ -15,7 +15,7 @@ from mbta_helpers.latent.macro import (
     sequences,
     train_model,
 )
-from mbta_helpers.latent.maze_pictures import draw_pair, shown
+from mbta_helpers.latent.maze_pictures import MOVE, draw_pair, shown, sight
 from mbta_helpers.latent.rssm import GaussianLatent
 from mbta_helpers.mazes import get_maze, random_position
 from mbta_helpers.windows import Windows
@@ -61,27 +61,37 @@ def test_a_row_holds_the_action_that_led_to_its_picture():
     batch = sequences(model, Windows(play, 5), draw())
     assert torch.equal(batch.action[0, 0], torch.zeros(2))
     assert np.array_equal(batch.action[0, 1:], play.actions)
-    pictures = draw_pair(MAZE, play.states).reshape(6, -1)
-    assert np.array_equal(batch.observation[0], pictures)
+    assert np.array_equal(batch.observation[0], draw_pair(MAZE, play.states))
     assert batch.is_first[0].tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_the_loss_is_that_of_its_distributions():
-    """(19.1): Gaussians with σ² = 1 / scale of pixels and of both places, up to constants."""
-    model = MacroModel(MAZE, replace(CONFIG, observation_scale=4.0, place_scale=25.0), 0)
+    """(19.1): Gaussians with σ² = 1 / scale of pixels and of what is seen, up to constants."""
+    model = MacroModel(MAZE, replace(CONFIG, pixel_scale=4.0, sight_scale=25.0), 0)
     windows = Windows(some_play(), 5)
-    batch, truth = sequences(model, windows, draw()), windows.sample(4, draw()).states
+    batch, rows = sequences(model, windows, draw()), windows.sample(4, draw()).states
     parts = model.loss(batch, draw(1))
-    embedding = model.encoder(batch.observation)
+    truth = torch.cat([rows[..., :2], MOVE * (rows[..., :2] - rows[..., 2:])], -1)
+    embedding = model.encoder(sight(MAZE, batch.observation))
     states, priors = model.rssm.observe(embedding, batch.action, batch.is_first, draw(1))
-    pixels = Normal(model.decoder(states.features), 0.5)
-    error = (pixels.log_prob(pixels.mean) - pixels.log_prob(batch.observation)).sum(-1)
+    pixels, drawn = Normal(model.picture(states.features), 0.5), batch.observation[:, :, 0]
+    error = (pixels.log_prob(pixels.mean) - pixels.log_prob(drawn)).sum((-2, -1))
     assert torch.allclose(parts["pixels"], error.mean(), rtol=1e-4)
-    place = Normal(model.places(states.features), 0.2)
-    error = (place.log_prob(place.mean) - place.log_prob(truth)).sum(-1)
-    assert torch.allclose(parts["place"], error.mean(), rtol=0.01)
+    seen = Normal(model.sight(states.features), 0.2)
+    error = (seen.log_prob(seen.mean) - seen.log_prob(truth)).sum(-1)
+    assert torch.allclose(parts["sight"], error.mean(), rtol=0.01)
     q, p = (Normal(*CONFIG.latent.moments(each)) for each in (states.parameters, priors))
     assert torch.allclose(parts["kl"], kl_divergence(q, p).sum(-1).mean(), rtol=1e-4)
+
+
+def test_drawing_does_not_shape_the_states():
+    """Only the decoder gets a gradient from the pixels."""
+    model = MacroModel(MAZE, CONFIG, 0)
+    model.loss(sequences(model, Windows(some_play(), 5), draw()), draw(1))["pixels"].backward()
+    touched = {
+        name.split(".")[0] for name, part in model.named_parameters() if part.grad is not None
+    }
+    assert touched == {"decoder"}
 
 
 def test_filtering_side_by_side_is_filtering_alone_and_is_the_models_own():
@@ -97,7 +107,7 @@ def test_filtering_side_by_side_is_filtering_alone_and_is_the_models_own():
                               together[state : state + length + 1], atol=1e-6)  # fmt: skip
         led = torch.cat([torch.zeros(1, 2), torch.from_numpy(actions)])[None]
         is_first = torch.zeros(1, length + 1)
-        embedding = model.encoder(model.see(states))[None]
+        embedding = model.encoder(sight(MAZE, torch.from_numpy(draw_pair(MAZE, states))))[None]
         with torch.no_grad():
             own, _ = model.rssm.observe(embedding, led, is_first, draw())
         assert torch.allclose(own.features[0], together[state : state + length + 1], atol=1e-6)
@@ -109,7 +119,7 @@ def test_training_finds_the_place():
                      updates=300)  # fmt: skip
     model = MacroModel(MAZE, config, 0)
     history = train_model(model, play, 0)
-    assert set(history[0]) == {"pixels", "place", "kl"} and len(history) == 300
-    assert history[-1]["place"] < 0.3 * history[0]["place"]
+    assert set(history[0]) == {"pixels", "sight", "kl"} and len(history) == 300
+    assert history[-1]["sight"] < 0.3 * history[0]["sight"]
     again = MacroModel(MAZE, config, 0)
     assert train_model(again, play, 0)[-1] == pytest.approx(history[-1])

@@ -34,7 +34,7 @@ def some_states(count, seed=0):
 def small_skills():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return SkillModel(NetworkConfig(2 + FEATURES, 2, skill_dim=3, hidden=8, model_hidden=8,
+        return SkillModel(NetworkConfig(4 + FEATURES, 2, skill_dim=3, hidden=8, model_hidden=8,
                                         gru_hidden=4))  # fmt: skip
 
 
@@ -192,11 +192,12 @@ def test_an_actor_learns_to_go_to_its_goal_in_a_world_without_walls():
     assert (torch.nn.functional.cosine_similarity(action, goals) > 0.8).all()
 
 
-def test_skills_see_the_place_first():
+def test_skills_see_the_place_first_and_the_state_last():
     model, states = MacroModel(MAZE, CONFIG, 0), some_states(6)
     rows = maze_agents.latent_rows(model, states)
     assert torch.equal(rows[:, :2], model.place(states.features))
-    assert torch.equal(rows[:, 2:], states.features)
+    assert torch.equal(rows[:, :4], model.sight(states.features))
+    assert torch.equal(rows[:, 4:], states.features)
 
 
 @pytest.mark.parametrize("kind", ["plans", "dreams", "skills"])

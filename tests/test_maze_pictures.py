@@ -17,6 +17,7 @@ from mbta_helpers.latent.maze_pictures import (
     draw_point,
     locate,
     shown,
+    sight,
 )
 from mbta_helpers.mazes import get_maze, make_env, place, random_position
 
@@ -63,6 +64,13 @@ def test_what_is_shown_is_the_place_now_and_the_one_before():
     pictures = draw_pair(MAZE, rows.states)
     assert np.array_equal(pictures[:, 0], draw_point(MAZE, x))
     assert np.array_equal(pictures[:, 1], draw_point(MAZE, before))
+
+
+def test_sight_is_the_place_and_ten_times_the_move():
+    places = np.array([[1.0, -0.5, 0.9, -0.45], [-2.0, 2.5, -2.0, 2.5]])
+    seen = sight(MAZE, torch.from_numpy(draw_pair(MAZE, places))).numpy()
+    assert np.allclose(seen, [[1.0, -0.5, 1.0, -0.5], [-2.0, 2.5, 0.0, 0.0]], atol=0.1)
+    assert np.allclose(seen[:, :2], places[:, :2], atol=0.02)
 
 
 @pytest.fixture

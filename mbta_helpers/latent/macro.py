@@ -1,8 +1,9 @@
 """A world model of the maze's pictures, in steps of a held action, and what reads the map in it.
 
-The RSSM of chapter 15 with a head more: where on the map the point is, and where it was a decision
-before. An observation is the two pictures of these places, and the head learns from them alone.
-From a state of the model a goal is a distance between two places.
+An RSSM as in chapter 15 whose eye is no network: an observation is two pictures, now and a decision
+before, and what it sees of them is where the spot is and how far it came (`sight`). A head says the
+same of a state, filtered or imagined, so that a goal is a distance on the map. The decoder draws
+the picture, for the reader.
 
 Symbols: B sequences, T rows, N episodes side by side, A = 2 numbers in an action, D numbers in h,
 Z in z.
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from mbta_helpers.datasets import Transitions
 from mbta_helpers.latent.environments import SIDE
-from mbta_helpers.latent.maze_pictures import draw_pair, locate
+from mbta_helpers.latent.maze_pictures import draw_pair, sight
 from mbta_helpers.latent.replay import Sequences
 from mbta_helpers.latent.rssm import RSSM, GaussianLatent, State, mlp
 from mbta_helpers.latent.world_model import gaussian_error
@@ -27,33 +28,32 @@ from mbta_helpers.mazes import Maze
 from mbta_helpers.training import one_cycle
 from mbta_helpers.windows import Windows
 
-ACTION_DIM = 2
-PIXELS = 2 * SIDE**2
+ACTION_DIM, SIGHT_DIM = 2, 4
 
 
 @dataclass(frozen=True)
 class MacroConfig:
     """Sizes, weights and how to learn.
 
-    observation_scale, place_scale: weights 1/σ² of pixels and of places in map units.
+    pixel_scale, sight_scale: weights 1/σ² of pixels and of what is seen, in map units.
     batch, length: B and T of an update; updates: how many.
     """
 
     latent: GaussianLatent = field(default_factory=lambda: GaussianLatent(4))
     deterministic: int = 16
-    hidden: int = 128
-    embedding: int = 64
-    observation_scale: float = 100.0
-    place_scale: float = 1000.0
+    hidden: int = 64
+    embedding: int = 32
+    pixel_scale: float = 10.0
+    sight_scale: float = 1000.0
     learning_rate: float = 3e-3
-    batch: int = 24
+    batch: int = 32
     length: int = 10
     updates: int = 2000
     gradient_norm: float = 100.0
 
 
 class MacroModel(nn.Module):
-    """Encoder, RSSM, a decoder of pictures, and a head that says where on the map."""
+    """An RSSM of what is seen, a head that says it, and a decoder that draws the picture."""
 
     def __init__(self, maze: Maze, config: MacroConfig, seed: int):
         super().__init__()
@@ -61,44 +61,46 @@ class MacroModel(nn.Module):
         width, features = config.hidden, config.deterministic + config.latent.size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = mlp(PIXELS, width, config.embedding, 2)
+            self.encoder = mlp(SIGHT_DIM, width, config.embedding, 1)
             self.rssm = RSSM(
                 ACTION_DIM, config.embedding, config.latent, config.deterministic, width
             )
-            self.decoder = mlp(features, width, PIXELS, 2)
-            self.place_head = mlp(features, width, 4, 2)
+            self.sight_head = mlp(features, width, SIGHT_DIM, 2)
+            self.decoder = mlp(features, width, SIDE**2, 2)
 
-    def see(self, shown: np.ndarray) -> Tensor:
-        """The two pictures, as one row of pixels (..., PIXELS), of what `shown` has, (..., 4)."""
-        return torch.from_numpy(draw_pair(self.maze, shown)).flatten(-3)
-
-    def places(self, features: Tensor) -> Tensor:
-        """Where the point is and where it was a decision before, (..., 4) in map units."""
-        return self.place_head(features)
+    def sight(self, features: Tensor) -> Tensor:
+        """Where the point is, and MOVE times how far it came, as `sight` has it; (..., 4)."""
+        return self.sight_head(features)
 
     def place(self, features: Tensor) -> Tensor:
         """Where the point is, (..., 2) in map units."""
-        return self.places(features)[..., :2]
+        return self.sight(features)[..., :2]
+
+    def picture(self, features: Tensor) -> Tensor:
+        """What the point would look like, (..., SIDE, SIDE)."""
+        return self.decoder(features).unflatten(-1, (SIDE, SIDE))
 
     def loss(self, batch: Sequences, generator: torch.Generator) -> dict[str, Tensor]:
         """The parts of the loss (19.1), in nats a step."""
-        seen, c = batch.observation, self.config
+        pairs, c = batch.observation, self.config
+        seen = sight(self.maze, pairs)
         states, priors = self.rssm.observe(
             self.encoder(seen), batch.action, batch.is_first, generator
         )
         features = states.features
-        found = locate(self.maze, seen.unflatten(-1, (2, SIDE, SIDE))).flatten(-2)
+        pixels = gaussian_error(self.picture(features.detach()), pairs[..., 0, :, :], 2)
         return {
-            "pixels": c.observation_scale * gaussian_error(self.decoder(features), seen, 1).mean(),
-            "place": c.place_scale * gaussian_error(self.places(features), found, 1).mean(),
+            "pixels": c.pixel_scale * pixels.mean(),
+            "sight": c.sight_scale * gaussian_error(self.sight(features), seen, 1).mean(),
             "kl": c.latent.kl(states.parameters, priors).mean(),
         }
 
     @torch.no_grad()
-    def follow(self, state: State, action: Tensor, seen: Tensor) -> State:
-        """The next state of the filter, at the posterior's mean; seen: (N, PIXELS)."""
+    def follow(self, state: State, action: Tensor, pairs: Tensor) -> State:
+        """The next state of the filter, at the posterior's mean; pairs: (N, 2, SIDE, SIDE)."""
         h = self.rssm.advance(state, action)
-        parameters = self.rssm.posterior(torch.cat([h, self.encoder(seen)], -1))
+        embedding = self.encoder(sight(self.maze, pairs))
+        parameters = self.rssm.posterior(torch.cat([h, embedding], -1))
         return State(h, self.config.latent.mode(parameters), parameters)
 
 
@@ -110,7 +112,7 @@ def sequences(model: MacroModel, windows: Windows, generator: torch.Generator) -
     is_first = none.clone()
     is_first[:, 0] = 1
     return Sequences(
-        model.see(batch.states.numpy()),
+        torch.from_numpy(draw_pair(model.maze, batch.states.numpy())),
         torch.cat([before, batch.actions], 1),
         none,
         is_first,
@@ -148,7 +150,8 @@ def filter_play(model: MacroModel, play: Transitions) -> State:
         if t > 0:
             action = torch.from_numpy(play.actions[play.action_starts[alive] + t - 1])
         now = State(*(part[alive] for part in state))
-        now = model.follow(now, action, model.see(play.states[rows]))
+        pairs = torch.from_numpy(draw_pair(model.maze, play.states[rows]))
+        now = model.follow(now, action, pairs)
         for everywhere, filtered, part in zip(state, states, now, strict=True):
             everywhere[alive] = part
             filtered[rows] = part

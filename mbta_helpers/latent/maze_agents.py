@@ -23,7 +23,7 @@ from mbta_helpers.datasets import Transitions
 from mbta_helpers.evaluation import PlanningAgent
 from mbta_helpers.latent.dreamer import Actor, DreamerConfig, behaviour, choose, descend
 from mbta_helpers.latent.macro import ACTION_DIM, MacroModel
-from mbta_helpers.latent.maze_pictures import HELD
+from mbta_helpers.latent.maze_pictures import HELD, draw_pair
 from mbta_helpers.latent.rssm import State, mlp
 from mbta_helpers.networks import SkillModel
 from mbta_helpers.planning import CEMConfig, Planner, PlannerConfig, cem
@@ -47,7 +47,8 @@ class Watcher:
         before = State(*(part[rows] for part in self.latent))
         places = torch.cat([state[:, :2], self.place[rows]], 1)
         self.place[rows] = state[:, :2]
-        now = self.model.follow(before, self.action[rows], self.model.see(places.numpy()))
+        pairs = torch.from_numpy(draw_pair(self.model.maze, places.numpy()))
+        now = self.model.follow(before, self.action[rows], pairs)
         for everywhere, part in zip(self.latent, now, strict=True):
             everywhere[rows] = part
         return now
@@ -242,15 +243,22 @@ class Dreams(Watcher):
 # -- skills in the latent space -------------------------------------------------------------------
 
 # Part I's recipe in decisions of HELD steps: a skill lasts 30 steps of the simulator, as there.
-TRAINING = replace(POINTMAZE, window_length=POINTMAZE.window_length // HELD)
-PLANNER = replace(get_preset("pointmaze-medium").planner, replan_every=3)
+# Its windows hold a fifth as many numbers, so the divergence costs less, too.
+TRAINING = replace(
+    POINTMAZE, window_length=POINTMAZE.window_length // HELD, beta=0.1, updates=1500,
+    settle_updates=1500,
+)  # fmt: skip
+PLANNER = replace(
+    get_preset("pointmaze-medium").planner, replan_every=3, plan_length=12,
+    cem=CEMConfig(candidates=128, iterations=4, elites=16),
+)  # fmt: skip
 
 
 def latent_rows(model: MacroModel, states: State) -> Tensor:
-    """What skills see of the world model's states: (place, h, z), the place first; (..., 2 + F)."""
+    """What skills see of the world model's states: what it sees there, h and z; (..., 4 + F)."""
     features = states.features
     with torch.no_grad():
-        return torch.cat([model.place(features), features], -1)
+        return torch.cat([model.sight(features), features], -1)
 
 
 def latent_play(model: MacroModel, play: Transitions, states: State) -> Transitions:

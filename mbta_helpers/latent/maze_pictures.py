@@ -24,6 +24,7 @@ from mbta_helpers.mazes import Maze, get_maze, make_env, place, sample_tasks
 
 ENV_ID = "mbta/PointMazePictures-v0"
 HELD = 5  # steps of the simulator for which an action is held
+MOVE = 10.0  # moves in a decision are a tenth of a map unit; networks see them this much larger
 DECISIONS = 120  # in an episode: 600 steps of the simulator
 
 
@@ -44,6 +45,12 @@ def locate(maze: Maze, pictures: Tensor) -> Tensor:
     x = (light.sum(-2) * along).sum(-1)
     y = (light.sum(-1) * along.flip(0)).sum(-1)
     return outermost(maze) * torch.stack([x, y], -1) / light.sum((-2, -1))[..., None]
+
+
+def sight(maze: Maze, pairs: Tensor) -> Tensor:
+    """Where the spot is, and MOVE times how far it came; (..., 2, SIDE, SIDE) to (..., 4)."""
+    now, before = locate(maze, pairs).unbind(-2)
+    return torch.cat([now, MOVE * (now - before)], -1)
 
 
 def draw_pair(maze: Maze, shown: np.ndarray) -> np.ndarray:
