@@ -3054,6 +3054,128 @@ VARIANTS = [
     ),
 ]
 
+MACRO = [
+    mutation(
+        "maze pictures: up and down are swapped",
+        "latent/maze_pictures.py",
+        "along.flip(0)",
+        "along",
+        "maze_pictures::test_the_spot_is_found_where_it_was_drawn",
+    ),
+    mutation(
+        "coarse play: the first action for the mean",
+        "latent/maze_pictures.py",
+        "moves.reshape(count, held, -1).mean(1)",
+        "moves.reshape(count, held, -1)[:, 0]",
+        "maze_pictures::test_coarse_play_has_every_fifth_state_and_the_mean_action_between",
+    ),
+    mutation(
+        "what is shown: the place after for the one before",
+        "latent/maze_pictures.py",
+        "np.concatenate([places[:1], places[:-1]])",
+        "np.concatenate([places[1:], places[-1:]])",
+        "maze_pictures::test_what_is_shown_is_the_place_now_and_the_one_before",
+    ),
+    mutation(
+        "what is shown: an episode remembers the one before",
+        "latent/maze_pictures.py",
+        "before[coarse.state_starts] = places[coarse.state_starts]",
+        "before[0] = places[0]",
+        "maze_pictures::test_what_is_shown_is_the_place_now_and_the_one_before",
+    ),
+    mutation(
+        "sight: the move points back",
+        "latent/maze_pictures.py",
+        "MOVE * (now - before)",
+        "MOVE * (before - now)",
+        "maze_pictures::test_sight_is_the_place_and_ten_times_the_move",
+    ),
+    mutation(
+        "maze pictures: an action is not held",
+        "latent/maze_pictures.py",
+        "for _ in range(HELD):",
+        "for _ in range(1):",
+        "maze_pictures::test_an_action_is_held_for_five_steps_of_the_simulator",
+    ),
+    mutation(
+        "macro model: the action of the wrong row",
+        "latent/macro.py",
+        "torch.cat([before, batch.actions], 1)",
+        "torch.cat([batch.actions, before], 1)",
+        "macro::test_a_row_holds_the_action_that_led_to_its_picture",
+    ),
+    mutation(
+        "macro model: drawing shapes the states",
+        "latent/macro.py",
+        "self.picture(features.detach())",
+        "self.picture(features)",
+        "macro::test_drawing_does_not_shape_the_states",
+    ),
+    mutation(
+        "macro model: the older picture is drawn",
+        "latent/macro.py",
+        "pairs[..., 0, :, :], 2)",
+        "pairs[..., 1, :, :], 2)",
+        "macro::test_the_loss_is_that_of_its_distributions",
+    ),
+    mutation(
+        "macro model: the play is filtered with the action after",
+        "latent/macro.py",
+        "play.actions[play.action_starts[alive] + t - 1]",
+        "play.actions[play.action_starts[alive] + t - 2]",
+        "macro::test_filtering_side_by_side_is_filtering_alone_and_is_the_models_own",
+    ),
+    mutation(
+        "watching: the place before is never moved on",
+        "latent/maze_agents.py",
+        "self.place[rows] = state[:, :2]",
+        "self.place[rows] = places[:, 2:]",
+        "maze_agents::test_what_is_watched_is_what_filtering_gives",
+    ),
+    mutation(
+        "plans of actions: only the end counts",
+        "latent/maze_agents.py",
+        ".norm(dim=-1).sum(-1)",
+        ".norm(dim=-1)[..., -1]",
+        "maze_agents::test_a_plan_costs_the_distances_on_its_way",
+    ),
+    mutation(
+        "plans of actions: actions beyond the bounds",
+        "latent/maze_agents.py",
+        "actions.flatten(0, 1).clamp(-1, 1)",
+        "actions.flatten(0, 1)",
+        "maze_agents::test_a_plan_costs_the_distances_on_its_way",
+    ),
+    mutation(
+        "dreams with a goal: the goal is lost",
+        "latent/maze_agents.py",
+        "h, goal = state.h[..., :-2], state.h[..., -2:]",
+        "h, goal = state.h[..., :-2], 0 * state.h[..., -2:]",
+        "maze_agents::test_a_dream_keeps_its_goal_and_follows_the_model",
+    ),
+    mutation(
+        "dreams with a goal: being away pays",
+        "latent/maze_agents.py",
+        "torch.exp(-(self.model.place(own) - goal)",
+        "torch.exp((self.model.place(own) - goal)",
+        "maze_agents::test_a_dream_pays_for_nearness_and_shows_both_places",
+    ),
+    mutation(
+        "dreams with a goal: the way points back",
+        "latent/maze_agents.py",
+        "goal - place, waves",
+        "place - goal, waves",
+        "maze_agents::test_a_dream_pays_for_nearness_and_shows_both_places",
+    ),
+    mutation(
+        "latent skills: the state comes first",
+        "latent/maze_agents.py",
+        "torch.cat([model.sight(features), features], -1)",
+        "torch.cat([features, model.sight(features)], -1)",
+        "maze_agents::test_skills_see_the_place_first_and_the_state_last",
+    ),
+]
+
 MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
@@ -3077,6 +3199,7 @@ MUTATIONS = [
     *LATENT,
     *DREAMER_V2,
     *DREAMER,
+    *MACRO,
 ]
 
 
