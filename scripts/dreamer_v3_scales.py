@@ -1,7 +1,7 @@
 """Train DreamerV3 on the point's task with its rewards scaled, and write what was measured.
 
     python scripts/dreamer_v3_scales.py [--heads V3 V2] [--scales 0.01 1 100]
-        [--seeds 11 12 13] [--out FILE]
+        [--seeds 21 22 23] [--out FILE]
 
 The same hyper-parameters for all runs; the heads are those of DreamerV3 (two-hot, returns divided
 by their percentiles) or of DreamerV2 (squared errors, advantages as they are). Returns are divided
@@ -24,7 +24,7 @@ import torch
 from mbta_helpers.latent.dreamer_v3 import DreamerV3Config, scaled_point_tasks, train_dreamer_v3
 from mbta_helpers.studies import add_runs, finished_runs, provenance
 
-UPDATES, EVALUATE_EVERY = 600, 50
+UPDATES, EVALUATE_EVERY = 900, 50
 ENVIRONMENTS, EPISODES = 8, 20
 OUT = Path(__file__).parents[1] / "mbta_helpers" / "parameters" / "dreamer_v3_scales.json"
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--heads", nargs="+", default=["V3", "V2"], choices=["V3", "V2"])
     parser.add_argument("--scales", type=float, nargs="+", default=[0.01, 1.0, 100.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
