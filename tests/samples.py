@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import warnings
+from pathlib import Path
+from types import ModuleType
 
 import gymnasium as gym
 import minari
@@ -18,6 +22,16 @@ from mbta_helpers.training import TrainingConfig
 from mbta_helpers.windows import WindowBatch
 
 STATE, ACTION, SKILL = 4, 2, 3
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def load_script(name: str) -> ModuleType:
+    """scripts/NAME.py as a module; anew, so that a test may change its constants."""
+    spec = importlib.util.spec_from_file_location(f"scripts.{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def numbered_transitions(lengths: list[int], state_dim: int = STATE) -> Transitions:

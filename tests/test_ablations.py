@@ -1,12 +1,12 @@
 """The table of ablations, how it is pooled, and the script that fills it."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import load_script
 
 from mbta_helpers import ablations, presets
 from mbta_helpers.evaluation import wilson_interval
@@ -17,13 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def ablate():
-    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["ablate"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("ablate")
 
 
 def cell(variant="base", seed=21, successes=30, episodes=40, maze="pointmaze-large"):

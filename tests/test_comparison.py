@@ -1,10 +1,9 @@
 """The shipped comparison of chapter 19: whole, of one make, and not made again."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from samples import load_script
 
 from mbta_helpers.presets import PARAMETERS
 
@@ -32,10 +31,7 @@ def test_a_row_agrees_with_itself(run):
 
 def test_nothing_is_made_again_that_is_there(tmp_path, capsys):
     """With all rows there, the script neither plays nor writes."""
-    path = Path(__file__).parents[1] / "scripts" / "comparison.py"
-    spec = importlib.util.spec_from_file_location("comparison", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("comparison")
     out = tmp_path / "comparison.json"
     out.write_text(json.dumps({"runs": RUNS}))
     before = out.read_bytes()

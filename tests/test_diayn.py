@@ -2,11 +2,9 @@
 
 import dataclasses
 import functools
-import importlib.util
 import itertools
 import json
 import math
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gymnasium.utils.env_checker import check_env
+from samples import load_script
 
 from mbta_helpers.errors import UserError
 from mbta_helpers.evaluation import evaluate
@@ -530,14 +529,6 @@ def test_stored_skills_act_and_predict_the_same(tmp_path):
 
 
 # -- scripts ----------------------------------------------------------------------------------
-
-
-def load_script(name):
-    path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """Dreamer: which gradient reaches what, weights, the three representations, acting, a short run."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from samples import load_script
 
 import mbta_helpers.latent.environments  # noqa: F401  (registers the tasks)
 from mbta_helpers.errors import UserError
@@ -358,6 +360,32 @@ def test_an_agent_comes_back_from_its_file(tmp_path, agent):
         assert torch.equal(ours, theirs.half().float())
     rounded = again.actor.mode(state.features)
     assert torch.allclose(rounded, agent.actor.mode(state.features), atol=2e-3)
+
+
+# -- the script of the shipped runs ---------------------------------------------------------------
+
+
+def test_the_script_writes_each_run_once_and_keeps_one_agent(tmp_path, monkeypatch, capsys):
+    script = load_script("dreamer_runs")
+    assert {name: seeds for name, (_, _, _, seeds) in script.KINDS.items()} == {
+        "pendulum": (10, 11, 12),
+        "point": (31, 32, 33),
+    }
+    tiny = {name: (kind[0], TINY, 8, (4, 5)) for name, kind in script.KINDS.items()}
+    monkeypatch.setattr(script, "KINDS", tiny)
+    monkeypatch.setattr(script, "SHIPPED", 5)
+    assert script.main(["--out", str(tmp_path)]) == 0
+    stored = json.loads((tmp_path / "runs.json").read_text("utf-8"))
+    made = [(row["name"], row["seed"]) for row in stored["runs"]]
+    assert made == [(name, seed) for name in ("pendulum", "point") for seed in (4, 5)]
+    for row in stored["runs"]:
+        assert row["updates"] == 8 * TINY.updates and len(row["losses"]["kl"]) == 8
+        assert len(row["final"]) == 40 and max(row["final"]) < 0 and row["random"] < 0
+        assert row["provenance"]["command"].startswith("python scripts/dreamer_runs.py")
+    assert load_dreamer(tmp_path / "pendulum.safetensors").config == TINY
+    capsys.readouterr()
+    assert script.main(["--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "", "a run that is there is not made again"
 
 
 def test_mistakes_are_named():

@@ -1,21 +1,17 @@
 """What states know: the script on few tasks, and its measures on known numbers."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from samples import load_script
 
 from mbta_helpers.latent.rssm import State
 
 
 @pytest.fixture
 def script(monkeypatch):
-    path = Path(__file__).parents[1] / "scripts" / "dreamer_probes.py"
-    spec = importlib.util.spec_from_file_location("dreamer_probes", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("dreamer_probes")
     monkeypatch.setattr(module, "TRAINING", 6)
     monkeypatch.setattr(module, "OTHER", 3)
     return module

@@ -1,15 +1,14 @@
 """DreamerV3: each part against brute force, and what may not learn from what."""
 
-import importlib.util
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from samples import load_script
 from torch.distributions import Independent, Normal
 
 import mbta_helpers.latent.environments  # noqa: F401, registers the tasks
@@ -504,10 +503,7 @@ def test_rewards_are_closeness_times_the_scale():
 
 
 def test_the_script_writes_each_run_once_in_units_of_the_task(tmp_path, monkeypatch, capsys):
-    path = Path(__file__).parents[1] / "scripts" / "dreamer_v3_scales.py"
-    spec = importlib.util.spec_from_file_location("dreamer_v3_scales", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("dreamer_v3_scales")
     for name in ("UPDATES", "EVALUATE_EVERY", "EPISODES"):
         monkeypatch.setattr(script, name, 2)
     out = tmp_path / "runs.json"

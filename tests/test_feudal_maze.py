@@ -1,11 +1,10 @@
 """The feudal maze: areas and moves against plain geometry, updates by hand, and flat Q-learning."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import load_script
 
 from mbta_helpers.errors import UserError
 from mbta_helpers.hierarchical.feudal_maze import (
@@ -278,10 +277,7 @@ def test_both_learn_the_way():
 
 
 def test_settings_are_chosen_by_what_the_script_writes(tmp_path, monkeypatch, capsys):
-    path = Path(__file__).parents[1] / "scripts" / "feudal_maze_grid.py"
-    spec = importlib.util.spec_from_file_location("feudal_maze_grid", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("feudal_maze_grid")
     few = [script.settings()[0], script.settings()[-1]]
     assert len(script.settings()) == 27 and few[1].levels is None
     monkeypatch.setattr(script, "settings", lambda: few)

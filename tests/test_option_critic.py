@@ -1,11 +1,10 @@
 """Option-Critic: each equation by hand, both gradients against finite differences, plain loops."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import load_script
 
 from mbta_helpers.errors import UserError
 from mbta_helpers.hierarchical.four_rooms import FourRooms, World, start_states
@@ -346,10 +345,7 @@ def test_moving_goals_depend_on_the_seed():
 
 
 def test_settings_are_chosen_by_what_the_script_writes(tmp_path, monkeypatch, capsys):
-    path = Path(__file__).parents[1] / "scripts" / "four_rooms_grid.py"
-    spec = importlib.util.spec_from_file_location("four_rooms_grid", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("four_rooms_grid")
     agents = [type(each).__name__ for each in script.settings()]
     assert agents.count("SarsaConfig") == 9 and agents.count("OptionCriticConfig") == 12
     few = [script.settings()[0], script.settings()[-1]]

@@ -1,9 +1,7 @@
 """PlaNet: planning on a model that is known, overshooting by brute force, and small runs."""
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -12,6 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv
+from samples import load_script
 
 from mbta_helpers.errors import UserError
 from mbta_helpers.latent import planet
@@ -341,11 +340,7 @@ def test_open_loop_needs_rows_to_see_and_to_imagine(seen):
 
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "scripts" / "planet.py"
-    spec = importlib.util.spec_from_file_location("planet_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("planet")
 
 
 def test_the_script_writes_each_run_once(script, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Soft Option-Critic: its equations by hand and by enumeration, one option against SAC, resets."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from samples import random_steps, seeded
+from samples import load_script, random_steps, seeded
 from torch.distributions import Categorical as Choice
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
@@ -459,15 +458,8 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "mbta_helpers" / "parameters"
 
 
-def script_of(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
 def test_the_script_writes_each_run_once(tmp_path, capsys):
-    script = script_of("soft_option_critic")
+    script = load_script("soft_option_critic")
     few = ["--only", "main", "alike", "--steps", "1000", "--out", str(tmp_path / "runs.json")]
     script.train = lambda variant, seed, steps: {"variant": variant, "seed": seed, "steps": steps}
     assert script.main([*few, "--seeds", "7"]) == 0
@@ -479,7 +471,7 @@ def test_the_script_writes_each_run_once(tmp_path, capsys):
 
 
 def test_the_scripts_row_is_the_history():
-    row = script_of("soft_option_critic").train("alike", 3, 500)
+    row = load_script("soft_option_critic").train("alike", 3, 500)
     assert row["steps"] == [500] and len(row["returns"][0]) == 10
     assert len(row["durations"]) == len(row["told"]) == 1
 
@@ -496,7 +488,7 @@ def test_the_comparison_writes_both(tmp_path, monkeypatch, capsys):
         def train(self, gradient_steps, batch_size):
             self.updates += gradient_steps
 
-    script, theirs = script_of("sac_against_sb3"), Theirs()
+    script, theirs = load_script("sac_against_sb3"), Theirs()
     monkeypatch.setattr(script, "train_theirs", lambda seed, steps: theirs)
     monkeypatch.setattr(script, "version", lambda name: "0")
     monkeypatch.setattr(script, "RANDOM_STEPS", 50)

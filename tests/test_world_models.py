@@ -2,16 +2,15 @@
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from samples import load_script
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from mbta_helpers.errors import UserError
@@ -417,10 +416,7 @@ def test_settings_that_make_no_sense_are_refused():
 
 
 def test_the_script_writes_what_the_chapter_reads(tmp_path, monkeypatch):
-    path = Path(__file__).parents[1] / "scripts" / "world_models.py"
-    spec = importlib.util.spec_from_file_location("world_models_script", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("world_models")
     monkeypatch.setattr(script, "CONFIG", SMALL)
     monkeypatch.setattr(
         script, "SEARCH", dataclasses.replace(script.SEARCH, generations=1, population=4)
