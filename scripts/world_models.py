@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mbta_helpers.latent.controller import EvolutionConfig, evolve, play_in_dream, play_in_reality
 from mbta_helpers.latent.stones import MAX_STEPS, Stones
-from mbta_helpers.latent.world_models import (
+from mbta_helpers.latent.vision_memory import (
     VisionAndMemory,
     VisionAndMemoryConfig,
     random_moves,

@@ -14,7 +14,7 @@ from mbta_helpers.hierarchical.options import Option, hallway_options
 from mbta_helpers.hierarchical.playgrounds import SquareWorld
 from mbta_helpers.latent.mdn_rnn import MDNRNN, MDNConfig
 from mbta_helpers.latent.vae import VAE, VAEConfig
-from mbta_helpers.latent.world_models import VisionAndMemory
+from mbta_helpers.latent.vision_memory import VisionAndMemory
 
 ALT = "a picture that stands still"
 ROOMS = World(FOUR_ROOMS.next_state, four_rooms.SLIP, FOUR_ROOMS.state_of((7, 9)))

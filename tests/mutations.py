@@ -1743,7 +1743,7 @@ WORLD_MODELS = [
     ),
     mutation(
         "recordings: one picture too few",
-        "latent/world_models.py",
+        "latent/vision_memory.py",
         "<= lived[:, None]",
         "< lived[:, None]",
         "world_models::test_recordings_end_with_the_hit",

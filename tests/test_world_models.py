@@ -25,7 +25,7 @@ from mbta_helpers.latent.controller import (
 from mbta_helpers.latent.mdn_rnn import MDNRNN, Episodes, MDNConfig, Mixture, train_mdn_rnn
 from mbta_helpers.latent.stones import ENV_ID, FALL, FOOT, MAX_STEPS, SIDE, Stones
 from mbta_helpers.latent.vae import VAE, VAEConfig, initialise, train_vae
-from mbta_helpers.latent.world_models import (
+from mbta_helpers.latent.vision_memory import (
     VisionAndMemoryConfig,
     encode,
     record_play,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mbta_helpers.errors import require
 from mbta_helpers.latent.stones import MAX_STEPS, Stones
-from mbta_helpers.latent.world_models import VisionAndMemory
+from mbta_helpers.latent.vision_memory import VisionAndMemory
 
 Play = Callable[[Tensor, int], np.ndarray]  # rules (P, D) and E to steps survived (P, E)
 

@@ -10,7 +10,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from mbta_helpers.errors import require
-from mbta_helpers.latent.world_models import VisionAndMemory
+from mbta_helpers.latent.vision_memory import VisionAndMemory
 from mbta_helpers.widgets.live import LiveFigure, packed
 
 
