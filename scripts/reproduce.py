@@ -23,6 +23,7 @@ from pathlib import Path
 
 from minari.storage import get_dataset_path
 
+from mbta_helpers import ablations
 from mbta_helpers.checkpoints import load_checkpoint, save_checkpoint, write_text
 from mbta_helpers.presets import PARAMETERS, shipped
 from mbta_helpers.training import MODEL
@@ -32,7 +33,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs"
 RESULTS = ROOT / "book" / "results.json"
 BASELINES = ROOT / "book" / "baselines.json"  # written by scripts/baseline_results.py
-ABLATIONS = ROOT / "book" / "ablations.json"  # written by scripts/ablate.py
 PAGE = ROOT / "book" / "results.md"
 MAZES = ("pointmaze-umaze", "pointmaze-medium", "pointmaze-large")
 ANTS = ("antmaze-umaze", "antmaze-medium", "antmaze-large")
@@ -218,31 +218,40 @@ def variant_lines() -> list[str]:
 
 def ablation_lines() -> list[str]:
     """What each part of the recipe is worth, as lines of Markdown."""
-    study = json.loads(ABLATIONS.read_text())
-    lines = [
-        "## What each part is worth",
-        "",
-        f"{study['preset']}, training seed {study['seed']}, {ABLATION_NOTE}",
-        f"Tasks of seed {study['task_seed']}; `{study['command']}`, {study['date']}.",
-        "",
-        "| variant | imagined moves that cross a wall | successes | 95 % interval | steps |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in study["rows"].items():
-        low, high = row["ci95"]
-        steps = "–" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
-        lines.append(
-            f"| {name} | {100 * row['wall_crossings']:.1f} % | {row['successes']} of "
-            f"{row['episodes']} | {low:.2f} to {high:.2f} | {steps} |"
-        )
-    return [*lines, ""]
+    lines = ["## What each part is worth", "", ABLATION_NOTE, ""]
+    for maze in (*MAZES, *ANTS):
+        cells = ablations.read_cells(maze)
+        if cells:
+            lines += [f"### {maze}", "", *ablation_table(cells), ""]
+    return lines
 
 
 ABLATION_NOTE = (
-    "one run a variant. Imagined moves are those of eight skills drawn from the prior, one after "
-    "the other, from states of the data; the world model has no map, so a move through a wall is "
-    "one that it believes in."
+    "Changes of one thing, on seeds of their own for data, training and tasks; `share` is the part "
+    "of the preset's updates. The interval is the wider of Wilson's over all tasks and Student's "
+    "over the seeds. Imagined moves are those of eight skills drawn from the prior, one after the "
+    "other, from states of the data; the world model has no map, so a move through a wall is one "
+    "that it believes in. [Chapter 8](../notebooks/08_what_makes_it_work.ipynb) reads the table, "
+    "which `scripts/ablate.py` made."
 )
+
+
+def ablation_table(cells: list[dict]) -> list[str]:
+    """The cells of one maze, pooled over their seeds."""
+    lines = [
+        "| variant | share | seeds | successes | 95 % interval | through walls |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in ablations.pooled(cells).items():
+        made = [cell for cell in cells if cell["variant"] == name]
+        walls = sum(cell["wall_crossings"] for cell in made) / len(made)
+        lines.append(
+            f"| {name} | {made[0]['share']:g} | {', '.join(map(str, row.seeds))} | {row.successes} "
+            f"of {row.episodes} | {row.low:.2f} to {row.high:.2f} | {100 * walls:.1f} % |"
+        )
+    return lines
+
+
 COLUMNS = (
     "parameters", "planner", "successes", "rate", "95 % interval", "steps", "path", "failures",
     "date",
