@@ -17,6 +17,7 @@ Symbols: N ants.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,78 @@ def own_frame(states: Tensor) -> Tensor:
     ]
     upright = 1 - 2 * (x.square() + y.square())
     return torch.cat([turned[0], torch.stack([upright, cos, sin], -1), turned[1]], -1)
+
+
+LED_FRAME = 28  # numbers of `led_frame` for the ant itself
+
+
+def lead_fronts(states: Tensor, lead: Tensor) -> Tensor:
+    """Which side each ant calls its front, that nearest the lead: (...) integers in 0 to 3.
+
+    `quadrants` for tensors, without a memory. states: (..., 29); lead: (..., 2), a direction on
+    the map.
+    """
+    yaw = 2 * torch.atan2(states[..., 6], states[..., 3])
+    bearing = torch.atan2(lead[..., 1], lead[..., 0]) - yaw
+    return torch.round(bearing / (math.pi / 2)).long() % 4
+
+
+def led_frame(states: Tensor, vectors: Tensor, front: Tensor) -> Tensor:
+    """What an ant sees of itself and of vectors on the map along its front: (..., 28 + 2 V).
+
+    Nothing of it but the cosine and sine of the front's direction changes where the world is
+    turned, and nothing at all where the legs are renamed with their front. Not its place.
+    states: (..., 29); vectors: (..., V, 2); front: (...) of `lead_fronts`.
+    """
+    w, x, y, z = states[..., 3:7].unbind(-1)
+    length = (w.square() + z.square()).clamp_min(1e-6)
+    heading = torch.stack([w.square() - z.square(), 2 * w * z], -1) / length[..., None]
+    quarter = _QUARTERS[front]  # (..., 2), cosine and sine
+    facing = _turned(heading, quarter * _BACK)
+    up = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x)], -1)
+    flat = torch.stack([up, _VELOCITY * states[..., 15:17]], -2)  # (..., 2, 2)
+    flat = _turned(torch.cat([flat, vectors], -2), facing[..., None, :])  # (..., 2 + V, 2)
+    upright = 1 - 2 * (x.square() + y.square())
+    seen = (
+        flat.flatten(-2),
+        upright[..., None],
+        facing,
+        states[..., 2:3],
+        _ANGULAR * _turned(states[..., 18:20], quarter),
+        _VELOCITY * states[..., 17:18],
+        _ANGULAR * states[..., 20:21],
+        _renamed(states[..., 7:15], front),
+        _JOINT_VELOCITY * _renamed(states[..., 21:29], front),
+    )
+    return torch.cat(seen, -1)
+
+
+_QUARTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+_BACK = torch.tensor([1.0, -1.0])
+_BENDS_DOWN = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])
+
+
+def _turned(vectors: Tensor, direction: Tensor) -> Tensor:
+    """Vectors as seen by who looks along a direction, its cosine and sine; (..., 2) each."""
+    (a, b), (cos, sin) = vectors.unbind(-1), direction.unbind(-1)
+    return torch.stack([cos * a + sin * b, cos * b - sin * a], -1)
+
+
+def _renamed(joints: Tensor, front: Tensor) -> Tensor:
+    """`_rename_legs` for tensors: (..., 8) and (...) to (..., 8)."""
+    return _from_leg(joints.unflatten(-1, (4, 2)) * _BENDS_DOWN, front).flatten(-2)
+
+
+def led_torques(actions: Tensor, front: Tensor) -> Tensor:
+    """`torques` for tensors: (..., 8) of ants that look along their front, in MuJoCo's order."""
+    legs = _from_leg(actions.unflatten(-1, (4, 2)), -front) * _BENDS_DOWN
+    return legs.roll(1, -2).flatten(-2)
+
+
+def _from_leg(legs: Tensor, first: Tensor) -> Tensor:
+    """Legs counted from another one, (..., 4, 2); first: (...)."""
+    order = (torch.arange(4) + first[..., None]) % 4  # (..., 4)
+    return legs.gather(-2, order[..., None].expand(legs.shape))
 
 
 def flipped(states: np.ndarray) -> np.ndarray:
