@@ -2,7 +2,7 @@
 
     python scripts/reproduce.py train      # collect and train: every preset, its seeds
     python scripts/reproduce.py ship       # seed 0 becomes the package's parameters
-    python scripts/reproduce.py evaluate   # 100 tasks each: planners, seeds, ablations
+    python scripts/reproduce.py evaluate   # 100 tasks each: planners, seeds
     python scripts/reproduce.py page       # book/results.md from book/results.json
 
 Tasks come from TEST_SEED, seeds on which nothing was developed.
