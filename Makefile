@@ -86,7 +86,7 @@ $(VENV)/.stamp-book: $(VENV)/.stamp-venv $(LOCKED)
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-venv $(LOCKED)
 	@echo "Installing the package and what the tests need ..."
-	@$(PIP) install --quiet -c constraints.txt -e . --group book --group test
+	@$(PIP) install --quiet -c constraints.txt -e . --group book --group test --group parity
 	@touch $(VENV)/.stamp-book $@
 
 $(VENV)/.stamp-lab: $(VENV)/.stamp-venv $(LOCKED)
