@@ -17,6 +17,7 @@ Symbols: N ants.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -101,16 +102,85 @@ def own_frame(states: Tensor) -> Tensor:
     Its up-vector (3), turned back by the yaw, the yaw's cosine and sine, and half its horizontal
     velocity (2), turned likewise.
     """
+    heading, flat, upright = _posture(states)
+    up, velocity = _turned(flat, heading[..., None, :]).unbind(-2)
+    return torch.cat([up, upright, heading, velocity], -1)
+
+
+def _posture(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The heading's cosine and sine, (..., 2); the tilt and half the velocity on the map,
+    (..., 2, 2); the upright part of the up-vector, (..., 1). states: (..., 29).
+    """
     w, x, y, z = states[..., 3:7].unbind(-1)
     length = (w.square() + z.square()).clamp_min(1e-6)
-    cos, sin = (w.square() - z.square()) / length, 2 * w * z / length
-    up = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x)], -1)  # (..., 2)
-    turned = [
-        torch.stack([cos * v[..., 0] + sin * v[..., 1], cos * v[..., 1] - sin * v[..., 0]], -1)
-        for v in (up, _VELOCITY * states[..., 15:17])
-    ]
-    upright = 1 - 2 * (x.square() + y.square())
-    return torch.cat([turned[0], torch.stack([upright, cos, sin], -1), turned[1]], -1)
+    heading = torch.stack([(w.square() - z.square()) / length, 2 * w * z / length], -1)
+    up = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x)], -1)
+    flat = torch.stack([up, _VELOCITY * states[..., 15:17]], -2)
+    return heading, flat, (1 - 2 * (x.square() + y.square()))[..., None]
+
+
+def _turned(vectors: Tensor, direction: Tensor) -> Tensor:
+    """Vectors as seen by who looks along a direction, its cosine and sine; (..., 2) each."""
+    (a, b), (cos, sin) = vectors.unbind(-1), direction.unbind(-1)
+    return torch.stack([cos * a + sin * b, cos * b - sin * a], -1)
+
+
+LED_FRAME = 28  # numbers of `led_frame` for the ant itself
+_QUARTERS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+_BENDS_DOWN = torch.tensor([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])  # as _DOWN
+
+
+def lead_fronts(states: Tensor, lead: Tensor) -> Tensor:
+    """Which side each ant calls its front, that nearest the lead: (...) integers in 0 to 3.
+
+    `quadrants` for tensors, without a memory. states: (..., 29); lead: (..., 2), a direction on
+    the map.
+    """
+    yaw = 2 * torch.atan2(states[..., 6], states[..., 3])
+    bearing = torch.atan2(lead[..., 1], lead[..., 0]) - yaw
+    return torch.round(bearing / (math.pi / 2)).long() % 4
+
+
+def led_frame(states: Tensor, vectors: Tensor, front: Tensor) -> Tensor:
+    """What an ant sees of itself and of vectors on the map along its front: (..., 28 + 2 V).
+
+    Nothing of it but the cosine and sine of the front's direction changes where the world is
+    turned, and nothing at all where the legs are renamed with their front. Not its place.
+    states: (..., 29); vectors: (..., V, 2); front: (...) of `lead_fronts`.
+    """
+    heading, flat, upright = _posture(states)
+    quarter = _QUARTERS.to(states)[front]  # (..., 2), cosine and sine
+    facing = _turned(quarter, heading * heading.new_tensor([1.0, -1.0]))
+    flat = _turned(torch.cat([flat, vectors], -2), facing[..., None, :])  # (..., 2 + V, 2)
+    seen = (
+        flat.flatten(-2),
+        upright,
+        facing,
+        states[..., 2:3],
+        _ANGULAR * _turned(states[..., 18:20], quarter),
+        _VELOCITY * states[..., 17:18],
+        _ANGULAR * states[..., 20:21],
+        _renamed(states[..., 7:15], front),
+        _JOINT_VELOCITY * _renamed(states[..., 21:29], front),
+    )
+    return torch.cat(seen, -1)
+
+
+def led_torques(actions: Tensor, front: Tensor) -> Tensor:
+    """`torques` for tensors: (..., 8) of ants that look along their front, in MuJoCo's order."""
+    legs = _from_leg(actions.unflatten(-1, (4, 2)), -front) * _BENDS_DOWN.to(actions)
+    return legs.roll(1, -2).flatten(-2)
+
+
+def _renamed(joints: Tensor, front: Tensor) -> Tensor:
+    """`_rename_legs` for tensors: (..., 8) and (...) to (..., 8)."""
+    return _from_leg(joints.unflatten(-1, (4, 2)) * _BENDS_DOWN.to(joints), front).flatten(-2)
+
+
+def _from_leg(legs: Tensor, first: Tensor) -> Tensor:
+    """Legs counted from another one, (..., 4, 2); first: (...)."""
+    order = (torch.arange(4, device=first.device) + first[..., None]) % 4  # (..., 4)
+    return legs.gather(-2, order[..., None].expand(legs.shape))
 
 
 def flipped(states: np.ndarray) -> np.ndarray:

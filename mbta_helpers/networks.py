@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from mbta_helpers.ants import OWN_FRAME, STATE_DIM, own_frame
+from mbta_helpers.ants import (
+    LED_FRAME,
+    OWN_FRAME,
+    STATE_DIM,
+    lead_fronts,
+    led_frame,
+    led_torques,
+    own_frame,
+)
 from mbta_helpers.errors import require
 from mbta_helpers.windows import Windows
 
@@ -60,6 +68,11 @@ class NetworkConfig:
             f"{self.state_dim}. Set own_frame to False.",
         )
         require(
+            not self.own_frame or self.skill_dim % 2 == 0,
+            f"An ant's skill is turned by pairs of its numbers, so skill_dim is even, not "
+            f"{self.skill_dim}.",
+        )
+        require(
             0 < self.min_std < self.max_std,
             f"min_std {self.min_std:g} must lie between 0 and max_std {self.max_std:g}.",
         )
@@ -100,13 +113,20 @@ class Normaliser(nn.Module):
         as where walls end; sines of the position make that easy (Tancik et al. 2020). For the same
         reason an ant's tilt and velocity are also given as seen along its heading.
         """
-        features = [(state - self.mean) / self.std]
-        for wavelength in self.wavelengths:
-            phase = (2 * math.pi / wavelength) * state[..., :2]  # (..., 2)
-            features += [phase.sin(), phase.cos()]
+        features = [(state - self.mean) / self.std, *self.waves(state)]
         if self.own_frame:
             features.append(own_frame(state))
         return torch.cat(features, -1)  # (..., width)
+
+    def waves(self, state: Tensor) -> list[Tensor]:
+        """Sines and cosines of the map position, each (..., 2)."""
+        phases = [(2 * math.pi / length) * state[..., :2] for length in self.wavelengths]
+        return [wave for phase in phases for wave in (phase.sin(), phase.cos())]
+
+    def place(self, state: Tensor) -> Tensor:
+        """The map position alone, normalised, with its waves: (..., 2 + 4 · wavelengths)."""
+        position = (state[..., :2] - self.mean[:2]) / self.std[:2]
+        return torch.cat([position, *self.waves(state)], -1)
 
 
 class Head(nn.Module):
@@ -203,6 +223,51 @@ class SkillPolicy(nn.Module):
         return self.heads.mean(self.features(state, z)).clamp(-1.0, 1.0)
 
 
+class LedPosterior(SkillPosterior):
+    """q_φ(z|τ) of an ant: the first two numbers of z, the lead, count from the way of the window.
+
+    The way is that from s_0 to s_{T−1} on the map, in units of the normaliser (7.4). So from the
+    first update on a skill says where it leads, in the world's axes, and the policy can turn with
+    it.
+    """
+
+    def forward(self, states: Tensor, actions: Tensor) -> Normal:
+        """states: (B, T, S), s_0 … s_{T−1}; actions: (B, T, A). Returns q over (B, Z)."""
+        q = super().forward(states, actions)
+        way = (states[:, -1, :2] - states[:, 0, :2]) / self.normaliser.delta_std[:2]  # (B, 2)
+        rest = q.loc.shape[-1] - 2
+        return Normal(q.loc + nn.functional.pad(way, (0, rest)), q.scale, validate_args=False)
+
+
+class LedPolicy(SkillPolicy):
+    """π_θ(a|s, z) of an ant that calls the side nearest its lead the front (7.5).
+
+    Turned by a quarter, the ant is the same ant with its legs renamed. So the network sees all as
+    from the front, with z by pairs among it, and its torques are given back to the legs as MuJoCo
+    names them.
+    """
+
+    def __init__(self, config: NetworkConfig, normaliser: Normaliser):
+        super().__init__(config, normaliser)
+        place = 2 + 4 * len(config.wavelengths)
+        self.trunk = Trunk(place + LED_FRAME + 2 * config.skill_dim, config.hidden)
+
+    def features(self, state: Tensor, z: Tensor) -> Tensor:
+        seen = led_frame(state, z.unflatten(-1, (-1, 2)), lead_fronts(state, z[..., :2]))
+        return self.trunk(torch.cat([self.normaliser.place(state), seen, z], -1))  # (..., hidden)
+
+    def forward(self, state: Tensor, z: Tensor) -> Normal:
+        """state: (..., 29); z: (..., Z). Returns π over (..., 8)."""
+        own, front = super().forward(state, z), lead_fronts(state, z[..., :2])
+        scale = led_torques(own.scale, front).abs()
+        return Normal(led_torques(own.loc, front), scale, validate_args=False)
+
+    def act(self, state: Tensor, z: Tensor) -> Tensor:
+        """The mean action, inside the box [−1, 1]; (..., 8)."""
+        mean = self.heads.mean(self.features(state, z))
+        return led_torques(mean, lead_fronts(state, z[..., :2])).clamp(-1.0, 1.0)
+
+
 class TemporallyAbstractWorldModel(nn.Module):
     """p_ψ(s_T|s_0, z): where a skill leads after T steps. Predicts s_T − s_0."""
 
@@ -269,8 +334,9 @@ class SkillModel(nn.Module):
         super().__init__()
         self.config = config
         self.normaliser = Normaliser(config.state_dim, config.wavelengths, config.own_frame)
-        self.posterior = SkillPosterior(config, self.normaliser)
-        self.policy = SkillPolicy(config, self.normaliser)
+        ant = config.own_frame
+        self.posterior = (LedPosterior if ant else SkillPosterior)(config, self.normaliser)
+        self.policy = (LedPolicy if ant else SkillPolicy)(config, self.normaliser)
         self.world_model = TemporallyAbstractWorldModel(config, self.normaliser)
         self.prior = SkillPrior(config, self.normaliser)
         self.support = StateSupport(config, self.normaliser)

@@ -3,8 +3,7 @@
     MUJOCO_GL=osmesa python scripts/ant_film.py [--checkpoint DIR] [--seed N] [--out FILE]
 
 The first task of that seed is run with the planner of the preset. The strip has eight pictures,
-equally far apart in time, and is written only if the ant arrives: the book's is of seed 5, the
-first from 0 on with which it does.
+equally far apart in time, and is written only if the ant arrives: the book's is of seed 0.
 """
 
 from __future__ import annotations

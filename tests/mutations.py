@@ -306,6 +306,52 @@ NETWORKS = [
     ),
 ]
 
+LED_POLICY = [
+    mutation(
+        "an ant's skill has no lead",
+        "networks.py",
+        "nn.functional.pad(way, (0, rest))",
+        "nn.functional.pad(0 * way, (0, rest))",
+        "networks::test_an_ant_s_skill_counts_from_its_way",
+    ),
+    mutation(
+        "an ant's spreads stay with the legs that the network knows",
+        "networks.py",
+        "scale = led_torques(own.scale, front).abs()",
+        "scale = own.scale",
+        "networks::test_an_ant_s_policy_is_one_network_for_all_fronts",
+    ),
+    mutation(
+        "the front does not turn with the ant",
+        "ants.py",
+        "bearing = torch.atan2(lead[..., 1], lead[..., 0]) - yaw",
+        "bearing = torch.atan2(lead[..., 1], lead[..., 0])",
+        "ants::test_the_led_frame_is_what_the_controller_sees",
+        "ants::test_the_led_frame_does_not_know_the_legs_names",
+    ),
+    mutation(
+        "torques go back to the legs the wrong way round",
+        "ants.py",
+        "_from_leg(actions.unflatten(-1, (4, 2)), -front)",
+        "_from_leg(actions.unflatten(-1, (4, 2)), front)",
+        "ants::test_led_torques_are_torques",
+    ),
+    mutation(
+        "angular velocities are turned as if they were the world's",
+        "ants.py",
+        "_ANGULAR * _turned(states[..., 18:20], quarter)",
+        "_ANGULAR * _turned(states[..., 18:20], facing)",
+        "ants::test_the_led_frame_is_what_the_controller_sees",
+    ),
+    mutation(
+        "every ankle bends as MuJoCo has it",
+        "ants.py",
+        "_from_leg(joints.unflatten(-1, (4, 2)) * _BENDS_DOWN.to(joints), front)",
+        "_from_leg(joints.unflatten(-1, (4, 2)), front)",
+        "ants::test_the_led_frame_is_what_the_controller_sees",
+    ),
+]
+
 PLANNING = [
     mutation(
         "elites are taken from the wrong end",
@@ -3180,6 +3226,7 @@ MUTATIONS = [
     *OBJECTIVES,
     *WINDOWS,
     *NETWORKS,
+    *LED_POLICY,
     *PLANNING,
     *TRAINING,
     *DISTRIBUTED,

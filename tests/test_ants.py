@@ -21,6 +21,9 @@ from mbta_helpers.ants import (
     beyond,
     features,
     flipped,
+    lead_fronts,
+    led_frame,
+    led_torques,
     load_controller,
     mirror_actions,
     mirror_features,
@@ -295,6 +298,40 @@ def test_own_frame_takes_imagined_states_whose_quaternion_is_none():
     assert seen.shape == (3, 4, 7) and seen.isfinite().all()
     seen.sum().backward()
     assert states.grad.isfinite().all()
+
+
+def test_the_led_frame_is_what_the_controller_sees(lively, targets):
+    lead = targets - lively[:, :2]
+    front = quadrants(lively, targets)
+    assert len(set(front)) > 1
+    states, vectors = torch.from_numpy(lively), torch.from_numpy(lead)
+    assert lead_fronts(states, vectors).tolist() == front.tolist()
+    seen = led_frame(states, vectors[:, None], torch.from_numpy(front)).numpy()
+    known = features(lively, targets, front)
+    order = [1, 2, 4, 5, 3, 0, 7, 8, 6, 9, *range(10, 26)]
+    own = np.delete(seen, [4, 5, 7, 8], axis=1)  # without the vector and the front's direction
+    assert np.allclose(own, known[:, order], atol=1e-5)
+    facing = yaw(lively) + front * np.pi / 2
+    assert np.allclose(seen[:, 4:6], module.rotate(lead, -facing))
+    assert np.allclose(seen[:, 7:9], np.stack([np.cos(facing), np.sin(facing)], 1))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_the_led_frame_does_not_know_the_legs_names(lively, targets, k):
+    other = np.stack([renamed(state, k) for state in lively])
+    lead = torch.from_numpy(targets - lively[:, :2])
+    views = []
+    for states in (torch.from_numpy(lively), torch.from_numpy(other)):
+        front = lead_fronts(states, lead)
+        views.append(led_frame(states, lead[:, None], front))
+    assert torch.allclose(*views)
+
+
+def test_led_torques_are_torques(actions):
+    front = torch.arange(12 * COUNT).reshape(12, COUNT) % 4
+    led = led_torques(torch.from_numpy(actions), front)
+    for one, given, sides in zip(led, actions, front, strict=True):
+        assert np.array_equal(one, torques(given, sides.numpy()))
 
 
 # -- the simulator ------------------------------------------------------------------------------

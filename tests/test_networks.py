@@ -5,9 +5,9 @@ import pytest
 import torch
 from samples import ACTION, SKILL, STATE, numbered_transitions, random_batch, small_model
 
-from mbta_helpers.ants import own_frame
+from mbta_helpers.ants import led_frame, led_torques, own_frame
 from mbta_helpers.errors import UserError
-from mbta_helpers.networks import NetworkConfig, Normaliser
+from mbta_helpers.networks import NetworkConfig, Normaliser, SkillPosterior
 from mbta_helpers.windows import Windows
 
 
@@ -241,7 +241,9 @@ def test_parameters_are_phi_on_one_side_and_theta_psi_omega_on_the_other():
 
 
 def test_an_ant_s_networks_see_it_from_its_heading_too():
-    normaliser = small_model(state_dim=29, wavelengths=(4.0,), own_frame=True).normaliser
+    normaliser = small_model(
+        state_dim=29, skill_dim=4, wavelengths=(4.0,), own_frame=True
+    ).normaliser
     plain = small_model(state_dim=29, wavelengths=(4.0,)).normaliser
     plain.load_state_dict(normaliser.state_dict())
     state = torch.randn((2, 3, 29), dtype=torch.float64)
@@ -249,6 +251,48 @@ def test_an_ant_s_networks_see_it_from_its_heading_too():
     assert seen.shape == (2, 3, normaliser.width) and normaliser.width == plain.width + 7
     assert torch.equal(seen[..., :-7], plain(state))
     assert torch.equal(seen[..., -7:], own_frame(state))
+
+
+def ant_model():
+    return small_model(state_dim=29, action_dim=8, skill_dim=6, own_frame=True).double()
+
+
+def test_an_ant_s_skill_counts_from_its_way():
+    model = ant_model()
+    plain = SkillPosterior(model.config, model.normaliser).double()
+    plain.load_state_dict(model.posterior.state_dict())
+    model.normaliser.delta_std[:2] = torch.tensor([2.0, 4.0])
+    states, actions = torch.randn(3, 5, 29).double(), torch.randn(3, 5, 8).double()
+    q, without = model.posterior(states, actions), plain(states, actions)
+    way = (states[:, -1, :2] - states[:, 0, :2]) / torch.tensor([2.0, 4.0])
+    assert torch.allclose(q.loc[:, :2], without.loc[:, :2] + way)
+    assert torch.equal(q.loc[:, 2:], without.loc[:, 2:]) and torch.equal(q.scale, without.scale)
+
+
+def test_an_ant_s_policy_is_one_network_for_all_fronts():
+    """A lead a quarter further on is another front: the same answer, to other legs."""
+    policy = ant_model().policy
+    state = torch.randn(29).double()
+    state[3:7] = torch.tensor([1.0, 0, 0, 0])  # looks along x
+    for front in range(4):
+        lead = [[1.0, 0.1], [-0.1, 1.0], [-1.0, -0.1], [0.1, -1.0]][front]
+        z = torch.tensor([*lead, 0.3, -0.2, 0.5, 0.1]).double()
+        seen = led_frame(state, z.unflatten(-1, (3, 2)), torch.tensor(front))
+        own = policy.heads(policy.trunk(torch.cat([policy.normaliser.place(state), seen, z])))
+        found = policy(state, z)
+        assert torch.allclose(found.loc, led_torques(own.loc, torch.tensor(front)))
+        assert torch.equal(found.scale.sort().values, own.scale.sort().values)
+        inverse = torch.linalg.inv(led_torques(torch.eye(8).double(), torch.tensor(front)))
+        assert torch.allclose(found.scale, (own.scale @ inverse.T.abs()))
+        assert torch.equal(policy.act(state, z), found.loc.clamp(-1, 1))
+
+
+def test_an_ant_s_networks_keep_their_tensors_where_the_model_is():
+    """The device "meta" computes nothing and refuses tensors of another device."""
+    model = ant_model().to("meta")
+    state, z = torch.empty((2, 5, 29), device="meta"), torch.empty((2, 5, 6), device="meta")
+    assert model.policy(state, z).loc.device.type == "meta"
+    assert model.posterior(state, torch.empty((2, 5, 8), device="meta")).loc.shape == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -266,3 +310,8 @@ def test_an_ant_s_networks_see_it_from_its_heading_too():
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         NetworkConfig(state_dim=4, action_dim=2, **wrong)
+
+
+def test_an_ant_s_skill_has_pairs():
+    with pytest.raises(UserError, match="skill_dim is even"):
+        NetworkConfig(state_dim=29, action_dim=8, skill_dim=5, own_frame=True)
