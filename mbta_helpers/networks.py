@@ -227,8 +227,8 @@ class LedPosterior(SkillPosterior):
     """q_φ(z|τ) of an ant: the first two numbers of z, the lead, count from the way of the window.
 
     The way is that from s_0 to s_{T−1} on the map, in units of the normaliser (7.4). So from the
-    first update on a skill says where it leads, in the world's axes, and the policy can turn with
-    it.
+    first update on the mean of a skill says where it leads, in the world's axes, and the policy
+    can turn with it.
     """
 
     def forward(self, states: Tensor, actions: Tensor) -> Normal:

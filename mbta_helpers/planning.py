@@ -102,7 +102,8 @@ class PlannerConfig:
     plan_length: L skills. replan_every: H steps of a skill are carried out before the next plan.
     cost: squared distance to the goal, read where it is smallest along the plan ("min") or at the
     plan's end ("final"). To it come the penalties of all skills up to there (or of all, where a
-    cost function of one's own is given):
+    cost function of one's own is given). "arrival" is "min" without the support penalty of the
+    state where the distance is read: who names a goal says that one can be there.
     epsilon_penalty: times the mean of ε² over its dimensions, which keeps skills inside the prior.
     variance_penalty: times the variance of p_ψ's map position, which avoids the uncertain.
     support_penalty: times −log σ(c(s)) of the state reached, which avoids states unlike the data.
@@ -131,7 +132,8 @@ class PlannerConfig:
     def __post_init__(self):
         require(self.plan_length >= 1, f"L must be at least 1 skill, not {self.plan_length}.")
         require(self.replan_every >= 1, f"H must be at least 1 step, not {self.replan_every}.")
-        require(self.cost in ("min", "final"), f"cost is min or final, not '{self.cost}'.")
+        kinds = ("min", "arrival", "final")
+        require(self.cost in kinds, f"cost is min, arrival or final, not '{self.cost}'.")
         require(
             self.precision in ("float32", "bfloat16"),
             f"precision is float32 or bfloat16, not '{self.precision}'.",
@@ -235,13 +237,16 @@ class Planner:
             risk = risk + config.epsilon_penalty * epsilon.square().mean(-1)
         if imagined.variance is not None:
             risk = risk + config.variance_penalty * imagined.variance
+        surprise = torch.zeros_like(risk)
         if config.support_penalty > 0:
             known = self.model.support(imagined.path[:, :, 1:])  # (P, K, L)
-            risk = risk - config.support_penalty * logsigmoid(known)
+            surprise = -config.support_penalty * logsigmoid(known)
+        risk = risk + surprise
         if self.cost is not None:
             return self.cost(imagined.path, goal) + risk.sum(-1)
-        total = squared_distance(imagined.path, goal)
-        total = total + risk.cumsum(-1)  # (P, K, L)
+        total = squared_distance(imagined.path, goal) + risk.cumsum(-1)  # (P, K, L)
+        if config.cost == "arrival":
+            total = total - surprise
         return total[..., -1] if config.cost == "final" else total.amin(-1)
 
     def first_search(self, problems: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,9 @@ ANTMAZE = TrainingConfig(
 # The penalties are small beside the squares of distances up to 35 map units, and have to be: they
 # add up over the skills of a plan, and a plan that is dearer than standing still is never made.
 ANT_PLANNER = replace(
-    PLANNER, replan_every=10, epsilon_penalty=0.1, support_penalty=1.0, time_penalty=0.1,
-    least_move=0.1, precision="bfloat16", cem=CEMConfig(candidates=200, iterations=8, elites=20),
+    PLANNER, replan_every=10, cost="arrival", epsilon_penalty=0.1, support_penalty=1.0,
+    time_penalty=0.1, least_move=0.1, precision="bfloat16",
+    cem=CEMConfig(candidates=200, iterations=8, elites=20),
 )  # fmt: skip
 
 PRESETS = {

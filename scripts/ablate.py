@@ -73,6 +73,7 @@ VARIANTS = {
     "H 30": Variant(planner={"replan_every": 30}),
     "no support penalty": Variant(planner={"support_penalty": 0.0}),
     "no epsilon penalty": Variant(planner={"epsilon_penalty": 0.0}),
+    "goal's support counts": Variant(planner={"cost": "min"}),  # the base itself in PointMaze
     "no warm start": Variant(planner={"warm_start": False}),
     "variance for support": Variant(planner={"support_penalty": 0.0, "variance_penalty": 30.0}),
     # Of training.

@@ -456,9 +456,16 @@ PLANNING = [
     mutation(
         "states like the data are avoided",
         "planning.py",
-        "risk - config.support_penalty * logsigmoid",
-        "risk + config.support_penalty * logsigmoid",
+        "surprise = -config.support_penalty * logsigmoid",
+        "surprise = config.support_penalty * logsigmoid",
         "planning::test_support_penalty_is_minus_the_log_probability_of_each_state_passed",
+    ),
+    mutation(
+        "an arrival counts no state's support",
+        "planning.py",
+        "total = total - surprise",
+        "total = total - surprise.cumsum(-1)",
+        "planning::test_arrival_spares_the_state_where_the_distance_is_read",
     ),
 ]
 

@@ -307,6 +307,27 @@ def test_support_penalty_is_minus_the_log_probability_of_each_state_passed(model
 
 
 @torch.no_grad()
+def test_arrival_spares_the_state_where_the_distance_is_read(model):
+    state, goal, epsilon = some_plans()
+    costs = planner_of(model, cost="arrival", support_penalty=0.7, time_penalty=0.1).evaluate(
+        state, goal, epsilon
+    )
+    plain = planner_of(model, support_penalty=0.7, time_penalty=0.1).evaluate(state, goal, epsilon)
+    away = distances_by_hand(model, state, goal, epsilon)  # (P, K, L)
+    for p in range(2):
+        for k in range(5):
+            path = loop(model, state[p], epsilon[p, k])[0][1:]
+            surprise = 0.7 * torch.log(1 + torch.exp(-model.support(path)))
+            kinds = [away[p, k, n] + 0.1 * (n + 1) + surprise[:n].sum() for n in range(4)]
+            assert torch.isclose(costs[p, k], torch.stack(kinds).min())
+    assert (costs < plain).all()
+    free = [
+        planner_of(model, cost=cost).evaluate(state, goal, epsilon) for cost in ("arrival", "min")
+    ]
+    assert torch.equal(*free)  # without the penalty there is nothing to spare
+
+
+@torch.no_grad()
 def test_custom_cost_takes_the_place_of_the_distance(model):
     state, goal, epsilon = some_plans()
     calls = []
@@ -450,7 +471,7 @@ def test_a_new_search_begins_at_the_prior(model):
     [
         ({"plan_length": 0}, "L must be at least 1"),
         ({"replan_every": 0}, "H must be at least 1"),
-        ({"cost": "mean"}, "min or final"),
+        ({"cost": "mean"}, "min, arrival or final"),
         ({"epsilon_penalty": -1.0}, "epsilon_penalty"),
         ({"variance_penalty": -1.0}, "variance_penalty"),
         ({"least_move": -0.1}, "least_move"),
