@@ -2596,6 +2596,27 @@ DREAMER_V2 = [
         "dreamer_v2::test_the_prior_gets_the_balance_and_the_posterior_the_rest",
     ),
     mutation(
+        "DreamerV2: codes are spread about where they were",
+        "latent/dreamer_v2.py",
+        "last.bias.copy_(-last.weight @ hidden.mean(0))",
+        "last.bias.copy_(last.bias)",
+        "dreamer_v2::test_codes_are_spread_about_zero_over_pictures",
+    ),
+    mutation(
+        "DreamerV2: held codes learn on",
+        "latent/dreamer_v2.py",
+        "parameter.requires_grad_(not held)",
+        "parameter.requires_grad_(True)",
+        "dreamer_v2::test_held_codes_stay_and_learn_slowly_afterwards",
+    ),
+    mutation(
+        "DreamerV2: the divergence pulls held codes in full",
+        "latent/dreamer_v2.py",
+        "(HELD if self.held else 1.0)",
+        "1.0",
+        "dreamer_v2::test_the_divergence_counts_a_tenth_while_codes_are_held",
+    ),
+    mutation(
         "DreamerV2: the balance's stop-gradients are missing",
         "latent/dreamer_v2.py",
         "towards_posterior = latent.kl(posterior.detach(), prior)",
@@ -2661,8 +2682,8 @@ DREAMER_V2 = [
     mutation(
         "DreamerV2: free nats are not scaled with the divergence",
         "latent/dreamer_v2.py",
-        "self.config.kl_scale * kl.clamp_min(self.config.free_nats)",
-        "(self.config.kl_scale * kl).clamp_max(self.config.free_nats)",
+        "scale * kl.clamp_min(self.config.free_nats)",
+        "(scale * kl).clamp_max(self.config.free_nats)",
         "dreamer_v2::test_the_loss_takes_the_balanced_divergence_scaled_and_free_nats_off",
     ),
     mutation(

@@ -12,6 +12,7 @@ from gymnasium.vector import SyncVectorEnv
 from torch import nn
 
 from mbta_helpers.errors import UserError
+from mbta_helpers.latent import grids
 from mbta_helpers.latent.dreamer_v2 import (
     BehaviourConfig,
     Choice,
@@ -24,14 +25,20 @@ from mbta_helpers.latent.dreamer_v2 import (
     TrainingConfig,
     actor_loss,
     balanced_kl,
+    code_parameters,
     critic_loss,
     discounted_returns,
+    fit,
+    hold_codes,
     random_play,
+    slow_codes,
+    spread_codes,
     step_weights,
     train,
 )
 from mbta_helpers.latent.grids import environments
 from mbta_helpers.latent.imagination import Trajectory
+from mbta_helpers.latent.replay import Sequences
 from mbta_helpers.latent.rssm import CategoricalLatent, GaussianLatent, State
 
 LATENTS = {"categories": CategoricalLatent(3, 4), "gaussian": GaussianLatent(5)}
@@ -210,6 +217,45 @@ def test_the_decoder_starts_at_the_mean_picture():
     assert torch.allclose(
         net.predict_observation(torch.zeros(72)), pictures.mean((0, 1)), atol=1e-5
     )
+
+
+def test_codes_are_spread_about_zero_over_pictures():
+    net = DreamerV2Model((16, 16), 4, DreamerV2ModelConfig(latent=CategoricalLatent(1, 512)), 0)
+    pictures = torch.from_numpy(grids.draw_agent(grids.STARTS))
+    spread_codes(net, pictures, 15.0)
+    batch = Sequences(pictures[:, None], *(torch.zeros(len(pictures), 1, *n) for n in SHAPES))
+    logits = net.observe(batch, generator())[0].parameters[:, 0]
+    assert torch.allclose(logits.mean(0), torch.zeros(512), atol=1e-3)
+    assert torch.isclose(logits.std(), torch.tensor(15.0), atol=0.2)
+    assert len(set(logits.argmax(-1).tolist())) > 0.8 * len(pictures)
+
+
+SHAPES = ((4,), (), (), ())  # of action, reward, is_first and is_terminal
+
+
+def test_held_codes_stay_and_learn_slowly_afterwards():
+    play = random_play(grids.environments(4), model(), 40, 0)
+    before, held, free = (model() for _ in range(3))
+    fit(held, play, TrainingConfig(batch=4, length=5, hold=3), 3, 0)
+    fit(free, play, TrainingConfig(batch=4, length=5), 3, 0)
+    pairs = [code_parameters(net) for net in (before, held, free)]
+    assert all(torch.equal(a, b) for a, b in zip(pairs[0], pairs[1], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(pairs[0], pairs[2], strict=True))
+    assert not torch.equal(before.rssm.prior[-1].weight, held.rssm.prior[-1].weight)
+    rates = [group["lr"] for group in slow_codes(held, 0.02).param_groups]
+    assert rates == pytest.approx([0.02, 0.002])
+    counted = sum(len(group["params"]) for group in slow_codes(held, 0.02).param_groups)
+    assert counted == len(list(held.parameters()))
+
+
+def test_the_divergence_counts_a_tenth_while_codes_are_held():
+    net = model()
+    q, p = (numbers(5, net.latent.parameter_count, seed=seed) for seed in (0, 1))
+    whole = net.divergence(q, p)
+    hold_codes(net, True)
+    assert torch.allclose(net.divergence(q, p), 0.1 * whole)
+    hold_codes(net, False)
+    assert torch.equal(net.divergence(q, p), whole)
 
 
 # -- policies -------------------------------------------------------------------------------------

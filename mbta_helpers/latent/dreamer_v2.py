@@ -29,6 +29,8 @@ from mbta_helpers.latent.world_model import Terms, WorldModel, WorldModelConfig
 
 # -- the world model ------------------------------------------------------------------------------
 
+HELD = 0.1  # what the divergence counts while codes are held, and their rate afterwards
+
 
 def balanced_kl(latent: Latent, posterior: Tensor, prior: Tensor, balance: float) -> Tensor:
     """α D_KL(sg(q) ‖ p) + (1 − α) D_KL(q ‖ sg(p)), (...): the KL with its gradients weighted.
@@ -73,7 +75,7 @@ class DreamerV2Model(WorldModel):
 
     def __init__(self, observation_shape, action_dim, config, seed=0, rare: float = 1 / 64):
         super().__init__(observation_shape, action_dim, config, seed)
-        self.rare = rare
+        self.rare, self.held = rare, False
         nn.init.constant_(self.decoder[-1].bias, math.log(rare / (1 - rare)))
         self.rssm.posterior[-1].weight.data.mul_(config.spread)
 
@@ -92,7 +94,8 @@ class DreamerV2Model(WorldModel):
 
     def divergence(self, posterior: Tensor, prior: Tensor) -> Tensor:
         kl = balanced_kl(self.latent, posterior, prior, self.config.balance)
-        return self.config.kl_scale * kl.clamp_min(self.config.free_nats)
+        scale = self.config.kl_scale * (HELD if self.held else 1.0)
+        return scale * kl.clamp_min(self.config.free_nats)
 
     def predict_observation(self, features: Tensor) -> Tensor:
         """The probability that a pixel is 1, (..., *O)."""
@@ -319,6 +322,7 @@ class TrainingConfig:
 
     batch, length: B and T of an update. rate: of the world model's Adam. prefill: rows of each
     environment, of random play, before the first update. capacity: rows kept of each.
+    codes, hold: of `fit`, see `spread_codes` and `hold_codes`; 0 for neither.
     """
 
     batch: int = 32
@@ -326,6 +330,8 @@ class TrainingConfig:
     rate: float = 2e-3
     prefill: int = 100
     capacity: int = 5000
+    codes: float = 0.0
+    hold: int = 0
 
     def __post_init__(self):
         for name in ("batch", "length", "prefill"):
@@ -372,15 +378,60 @@ def random_play(environments: VectorEnv, model: WorldModel, rows: int, seed: int
     return replay
 
 
+def code_parameters(model: DreamerV2Model) -> list[nn.Parameter]:
+    """Of encoder and posterior: what gives a picture its code."""
+    return [*model.encoder.parameters(), *model.rssm.posterior.parameters()]
+
+
+@torch.no_grad()
+def spread_codes(model: DreamerV2Model, pictures: Tensor, deviation: float) -> None:
+    """Centre the posterior's logits over pictures that start an episode, and scale them.
+
+    With many classes and a deviation of 15, nearly each cell then has a class of its own.
+    pictures: (N, *O).
+    """
+    rssm, start = model.rssm, model.rssm.start(len(pictures))
+    h = rssm.advance(start, torch.zeros(len(pictures), model.action_dim))
+    hidden = rssm.posterior[:-1](torch.cat([h, model.embed(pictures)], -1))
+    last = rssm.posterior[-1]
+    last.weight.mul_(deviation / ((hidden - hidden.mean(0)) @ last.weight.T).std())
+    last.bias.copy_(-last.weight @ hidden.mean(0))
+
+
+def hold_codes(model: DreamerV2Model, held: bool) -> None:
+    """Keep encoder and posterior as they are, or let them learn on.
+
+    While they are held the divergence counts a tenth: they also see h, and through it a strong
+    pull towards the prior would bring the codes together all the same.
+    """
+    model.held = held
+    for parameter in code_parameters(model):
+        parameter.requires_grad_(not held)
+
+
+def slow_codes(model: DreamerV2Model, rate: float) -> torch.optim.Adam:
+    """Adam with a tenth of the rate for encoder and posterior."""
+    codes = code_parameters(model)
+    known = {id(parameter) for parameter in codes}
+    others = [each for each in model.parameters() if id(each) not in known]
+    return torch.optim.Adam([{"params": others}, {"params": codes, "lr": HELD * rate}], lr=rate)
+
+
 def fit(
     model: DreamerV2Model, replay: SequenceReplay, config: TrainingConfig, updates: int, seed: int
 ) -> np.ndarray:
     """Learn a model from what is there, the rate falling to a fiftieth; the terms, (updates, 5)."""
-    model.start_at(replay.columns.observation[: len(replay)])
+    pictures = replay.columns.observation[: len(replay)]
+    model.start_at(pictures)
+    if config.codes:
+        spread_codes(model, pictures.flatten(0, 1), config.codes)
     learner, generator = ModelLearner(model, config), torch.Generator().manual_seed(seed)
+    if config.hold:
+        learner.optimizer = slow_codes(model, config.rate)
     schedule = torch.optim.lr_scheduler.LinearLR(learner.optimizer, 1.0, 0.02, updates)
     history = np.zeros((updates, len(Terms._fields)))
     for update in range(updates):
+        hold_codes(model, update < config.hold)
         _, _, terms = learner.update(replay, generator)
         history[update] = [part.mean().item() for part in terms]
         schedule.step()
