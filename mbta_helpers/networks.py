@@ -31,7 +31,8 @@ class NetworkConfig:
     """Sizes of the four networks and the bounds of their standard deviations.
 
     wavelengths: of the sines and cosines of the map position that the networks see besides the
-    state, in map units; none by default. own_frame: whether they see an ant from its own heading.
+    state, in map units; none by default. own_frame: for an ant, whether they see it from
+    its own heading, and whether its skills have a lead (`LedPosterior`, `LedPolicy`).
     hidden: width of posterior and policy. model_hidden: of world model and prior.
     The bounds are in units of the standard deviation of what is predicted, for the world model,
     and as they stand for z and for the actions.
