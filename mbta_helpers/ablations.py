@@ -1,7 +1,7 @@
 """Ablations: what changes with each part of the recipe, read from a table that is shipped.
 
-`scripts/ablate.py` writes the table, a cell for each maze, variant and training seed. A pooled row
-counts the tasks of all seeds of a variant together.
+`scripts/ablate.py` writes the table, a cell for each maze, length of training, variant and training
+seed. A pooled row counts the tasks of all seeds of a variant together.
 """
 
 from __future__ import annotations
@@ -46,6 +46,15 @@ def read_cells(maze: str, path: Path = TABLE) -> list[dict]:
     return [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["maze"] == maze]
 
 
+def studies(cells: list[dict]) -> dict[float, list[dict]]:
+    """The cells of one maze by their share of the preset's updates, the longest training first.
+
+    Only cells of one share can be compared.
+    """
+    shares = sorted({cell["share"] for cell in cells}, reverse=True)
+    return {share: [cell for cell in cells if cell["share"] == share] for share in shares}
+
+
 def pooled_interval(successes: list[int], episodes: list[int]) -> tuple[float, float]:
     """A 95 % interval of the success rate over seeds; a list entry for each seed.
 
@@ -85,7 +94,7 @@ def difference_interval(
 
 
 def pooled(cells: list[dict], variants: list[str] | None = None) -> dict[str, Pooled]:
-    """The cells of one maze by variant, over the seeds that exist.
+    """The cells of one study by variant, over the seeds that exist.
 
     variants: those wanted, in that order, as far as they are there; all by default.
     """

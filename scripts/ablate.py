@@ -50,7 +50,7 @@ class Variant:
 
     training, planner: fields that differ. trainer: what trains. data: share of the steps.
     window_length: T; the plan keeps its length in steps, as far as LONGEST_PLAN allows, and H is
-    the preset's or T, whichever is less. plan: factor of the plan's length.
+    the preset's or T, whichever is less. plan: factor of the plan's length. price: factor of β.
     """
 
     training: dict = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Variant:
     data: float = 1.0
     window_length: int | None = None
     plan: float = 1.0
+    price: float = 1.0
 
 
 VARIANTS = {
@@ -83,6 +84,7 @@ VARIANTS = {
     "Z 4": Variant({"skill_dim": 4}),
     "Z 8": Variant({"skill_dim": 8}),
     "Z 16": Variant({"skill_dim": 16}),
+    "beta 0.03": Variant({"beta": 0.03}),
     "beta 0.1": Variant({"beta": 0.1}),
     "beta 0.3": Variant({"beta": 0.3}),
     "beta 1": Variant({"beta": 1.0}),
@@ -96,6 +98,8 @@ VARIANTS = {
     "T 20": Variant(window_length=20),
     "T 10": Variant(window_length=10),
     "T 5": Variant(window_length=5),
+    "T 10, beta/3": Variant(window_length=10, price=1 / 3),  # a nat costs the same a step
+    "T 5, beta/6": Variant(window_length=5, price=1 / 6),
 }
 
 
@@ -117,10 +121,11 @@ def settings(variant: Variant, maze: mazes.Maze, share: float) -> Settings:
     training = replace(
         base,
         window_length=length,
+        beta=variant.price * base.beta,
         updates=max(1, round(share * base.updates)),
         settle_updates=max(1, round(share * base.settle_updates)),
-        **variant.training,
     )
+    training = replace(training, **variant.training)
     plan = variant.plan * planner.plan_length * base.window_length / length
     options = {
         "plan_length": min(round(plan), LONGEST_PLAN),
@@ -282,7 +287,7 @@ def add(path: Path, cell: dict) -> None:
     }
     if run not in table["runs"]:
         table["runs"].append(run)
-    key = ("maze", "seed", "variant")
+    key = ("maze", "share", "seed", "variant")
     others = [old for old in table["cells"] if any(old[name] != cell[name] for name in key)]
     table["cells"] = others
     table["cells"].append(cell | {"run": table["runs"].index(run)})

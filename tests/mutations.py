@@ -2612,7 +2612,7 @@ DREAMER_V2 = [
     mutation(
         "DreamerV2: the divergence pulls held codes in full",
         "latent/dreamer_v2.py",
-        "(HELD if self.held else 1.0)",
+        "(HELD_KL if self.held else 1.0)",
         "1.0",
         "dreamer_v2::test_the_divergence_counts_a_tenth_while_codes_are_held",
     ),

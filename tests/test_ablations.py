@@ -20,9 +20,17 @@ def ablate():
     return load_script("ablate")
 
 
-def cell(variant="base", seed=21, successes=30, episodes=40, maze="pointmaze-large"):
-    return {"maze": maze, "variant": variant, "seed": seed, "successes": successes,
-            "episodes": episodes, "recipe": "0"}  # fmt: skip
+def cell(
+    variant="base",
+    seed=21,
+    successes=30,
+    episodes=40,
+    maze="pointmaze-large",
+    share=0.5,
+    recipe="0",
+):
+    return {"maze": maze, "share": share, "variant": variant, "seed": seed, "recipe": recipe,
+            "successes": successes, "episodes": episodes}  # fmt: skip
 
 
 def test_one_seed_has_wilsons_interval():
@@ -72,7 +80,7 @@ def test_no_table_is_no_cells(tmp_path):
 def test_shipped_cells_are_whole():
     for maze in ("pointmaze-large", "antmaze-medium"):
         cells = ablations.read_cells(maze)
-        keys = [(row["seed"], row["variant"]) for row in cells]
+        keys = [(row["share"], row["seed"], row["variant"]) for row in cells]
         assert len(keys) == len(set(keys))
         for row in cells:
             assert row["successes"] + sum(row["failures"].values()) == row["episodes"]
@@ -139,10 +147,24 @@ def test_cells_are_added_resumed_and_replaced(ablate, tmp_path):
     ablate.add(path, cell(maze="antmaze-medium"))
     assert ablate.missing(path, wanted, "pointmaze-large", [21]) == [(21, "joint")]
     assert ablate.missing(path, wanted | {"base": "1"}, "pointmaze-large", [21])[0] == (21, "base")
+    ablate.add(path, cell(share=0.25, recipe="2"))
     ablate.add(path, cell(successes=31))
     table = json.loads(path.read_text())
-    assert len(table["cells"]) == 2 and len(table["runs"]) == 1
+    assert len(table["cells"]) == 3 and len(table["runs"]) == 1
     assert table["cells"][-1]["successes"] == 31
+    longer, shorter = ablations.studies(ablations.read_cells("pointmaze-large", path)).items()
+    assert longer == (0.5, [table["cells"][-1]]) and shorter == (0.25, [table["cells"][1]])
+
+
+def test_a_nat_costs_as_much_a_step(ablate):
+    for name in ("pointmaze-large", "antmaze-medium"):
+        maze, preset = get_maze(name), presets.get_preset(name).training
+        for variant in ("T 10, beta/3", "T 5, beta/6"):
+            chosen = ablate.settings(ablate.VARIANTS[variant], maze, 1.0).training
+            assert chosen.window_length < preset.window_length
+            assert chosen.beta / chosen.window_length == pytest.approx(
+                preset.beta / preset.window_length
+            )
 
 
 def test_a_recipe_tells_settings_apart(ablate):

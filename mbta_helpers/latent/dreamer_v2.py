@@ -29,7 +29,8 @@ from mbta_helpers.latent.world_model import Terms, WorldModel, WorldModelConfig
 
 # -- the world model ------------------------------------------------------------------------------
 
-HELD = 0.1  # what the divergence counts while codes are held, and their rate afterwards
+HELD_KL = 0.1  # what the divergence counts while codes are held
+CODE_RATE = 0.1  # the rate of codes afterwards, as a share of the others'
 
 
 def balanced_kl(latent: Latent, posterior: Tensor, prior: Tensor, balance: float) -> Tensor:
@@ -94,7 +95,7 @@ class DreamerV2Model(WorldModel):
 
     def divergence(self, posterior: Tensor, prior: Tensor) -> Tensor:
         kl = balanced_kl(self.latent, posterior, prior, self.config.balance)
-        scale = self.config.kl_scale * (HELD if self.held else 1.0)
+        scale = self.config.kl_scale * (HELD_KL if self.held else 1.0)
         return scale * kl.clamp_min(self.config.free_nats)
 
     def predict_observation(self, features: Tensor) -> Tensor:
@@ -414,7 +415,8 @@ def slow_codes(model: DreamerV2Model, rate: float) -> torch.optim.Adam:
     codes = code_parameters(model)
     known = {id(parameter) for parameter in codes}
     others = [each for each in model.parameters() if id(each) not in known]
-    return torch.optim.Adam([{"params": others}, {"params": codes, "lr": HELD * rate}], lr=rate)
+    groups = [{"params": others}, {"params": codes, "lr": CODE_RATE * rate}]
+    return torch.optim.Adam(groups, lr=rate)
 
 
 def fit(
