@@ -386,9 +386,9 @@ def code_parameters(model: DreamerV2Model) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def spread_codes(model: DreamerV2Model, pictures: Tensor, deviation: float) -> None:
-    """Centre the posterior's logits over pictures that start an episode, and scale them.
+    """Centre the logits over pictures, each seen as if it began an episode, and scale them.
 
-    With many classes and a deviation of 15, nearly each cell then has a class of its own.
+    With 512 classes and a deviation of 15, most cells then have a class of their own.
     pictures: (N, *O).
     """
     rssm, start = model.rssm, model.rssm.start(len(pictures))
