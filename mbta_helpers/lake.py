@@ -26,6 +26,7 @@ from mbta_helpers.windows import Windows
 
 STEP = 0.5  # map units a step at full speed
 DRIFT = 3.0  # map units a step on the lake: six times as fast as the point
+JITTER = 0.5  # standard deviation of a command about the intended direction
 REACHED = 1.5  # map units from the goal, which is success
 
 
@@ -57,7 +58,7 @@ class Wanderings:
     winds: np.ndarray
 
 
-def wander(episodes: int, steps: int, seed: int, noise: float = 0.5) -> Wanderings:
+def wander(episodes: int, steps: int, seed: int, noise: float = JITTER) -> Wanderings:
     """Points that walk or row in one random direction each, whatever the wind does.
 
     noise: standard deviation of each command about that direction.
