@@ -99,7 +99,6 @@ VARIANTS = {
     "T 10": Variant(window_length=10),
     "T 5": Variant(window_length=5),
     "T 10, beta/3": Variant(window_length=10, price=1 / 3),  # a nat costs the same a step
-    "T 5, beta/6": Variant(window_length=5, price=1 / 6),
 }
 
 
