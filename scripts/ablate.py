@@ -51,6 +51,7 @@ class Variant:
     training, planner: fields that differ. trainer: what trains. data: share of the steps.
     window_length: T; the plan keeps its length in steps, as far as LONGEST_PLAN allows, and H is
     the preset's or T, whichever is less. plan: factor of the plan's length. price: factor of β.
+    penalties: factor of what a skill pays in a plan.
     """
 
     training: dict = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Variant:
     window_length: int | None = None
     plan: float = 1.0
     price: float = 1.0
+    penalties: float = 1.0
 
 
 VARIANTS = {
@@ -99,6 +101,7 @@ VARIANTS = {
     "T 10": Variant(window_length=10),
     "T 5": Variant(window_length=5),
     "T 10, beta/3": Variant(window_length=10, price=1 / 3),  # a nat costs the same a step
+    "T 10, penalties/3": Variant(window_length=10, penalties=1 / 3),  # as much a step of a plan
 }
 
 
@@ -130,10 +133,12 @@ def settings(variant: Variant, maze: mazes.Maze, share: float) -> Settings:
         "plan_length": min(round(plan), LONGEST_PLAN),
         "replan_every": min(planner.replan_every, length),
     }
+    for name in ("epsilon_penalty", "support_penalty", "time_penalty"):
+        options[name] = variant.penalties * getattr(planner, name)
     if planner.variance_penalty == 0 and "variance_penalty" in variant.planner:
         scaled = variant.planner["variance_penalty"] * maze.side**2  # beside squared distances
         options["variance_penalty"] = scaled
-    planner = replace(planner, **(variant.planner | options | replanning(variant, length)))
+    planner = replace(planner, **(options | variant.planner | replanning(variant, length)))
     return Settings(training, planner, variant.trainer, round(variant.data * collected(maze)))
 
 

@@ -166,6 +166,19 @@ def test_a_nat_costs_as_much_a_step(ablate):
         )
 
 
+def test_a_step_of_a_plan_costs_as_much(ablate):
+    for name in ("pointmaze-large", "antmaze-medium"):
+        maze, base = get_maze(name), presets.get_preset(name).planner
+        chosen, short = (
+            ablate.settings(ablate.VARIANTS[variant], maze, 1.0)
+            for variant in ("T 10, penalties/3", "T 10")
+        )
+        for field in ("epsilon_penalty", "support_penalty", "time_penalty"):
+            assert getattr(chosen.planner, field) == pytest.approx(getattr(base, field) / 3)
+            assert getattr(short.planner, field) == getattr(base, field)
+        assert chosen.training == short.training  # so that the model is the same
+
+
 def test_a_recipe_tells_settings_apart(ablate):
     maze = get_maze("pointmaze-large")
     base = ablate.settings(ablate.VARIANTS["base"], maze, 1.0)
