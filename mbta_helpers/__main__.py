@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     collect.add_argument("maze", help=", ".join(PRESET_NAMES))
     collect.add_argument("--steps", type=int, help="default 200000, with ants 1000000")
     collect.add_argument("--seed", type=seed, default=0, help="default 0")
-    collect.add_argument("--out", metavar="ID", help="Minari id; default mbta/MAZE-v0")
+    collect.add_argument(
+        "--out", metavar="ID", help="Minari id; default as mbta/pointmaze/medium-v0"
+    )
     collect.add_argument(
         "--after-goal",
         choices=("resample", "hold"),
@@ -172,11 +174,11 @@ def run_train(arguments: argparse.Namespace) -> None:
     else:
         require(started, f"{out} holds no run that could go on. Name a folder of `train`.")
     with distributed.launched(device) as processes:
-        if arguments.dataset is None:
-            with processes.first_alone():
+        with processes.first_alone():  # either may write
+            if arguments.dataset is None:
                 transitions = datasets.load_or_collect(preset.maze, progress=True)
-        else:
-            transitions = datasets.load(arguments.dataset)
+            else:
+                transitions = datasets.load(arguments.dataset)
         seed, device = arguments.seed, processes.device
         trainer = training.Trainer(config, transitions, seed, device, processes)
         if arguments.resume is not None:

@@ -188,7 +188,9 @@ def flipped(states: np.ndarray) -> np.ndarray:
     return up_vector(states)[:, 2] < 0.0
 
 
-def quadrants(states: np.ndarray, targets: np.ndarray, before: np.ndarray | None = None):
+def quadrants(
+    states: np.ndarray, targets: np.ndarray, before: np.ndarray | None = None
+) -> np.ndarray:
     """Which side each ant calls its front, (N,) int in 0 to 3: counter-clockwise quarter turns.
 
     The side nearest the target, or the one of `before`, (N,), as long as the target lies within

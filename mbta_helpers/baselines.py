@@ -131,6 +131,11 @@ class PrimitivePlannerConfig:
             f"The horizon of {self.horizon} steps is no multiple of action_repeat, "
             f"{self.action_repeat}.",
         )
+        require(
+            self.replan_every % self.action_repeat == 0,
+            f"A plan is taken up where the last one was left, so replan_every must be a multiple "
+            f"of action_repeat, {self.action_repeat}; it is {self.replan_every}.",
+        )
 
     @property
     def knots(self) -> int:

@@ -88,7 +88,9 @@ def save_checkpoint(
 
 def load_checkpoint(path: Path, kind: str) -> Checkpoint:
     """Read a checkpoint; UserError says what is wrong with a file that is not a whole one."""
-    require(path.is_file(), f"There is no file {path}. Name a folder that `train` wrote.")
+    require(
+        path.is_file(), f"There is no file {path}. Give the path of one that this package wrote."
+    )
     again = "Train again, or restore the file from a copy."
     try:
         with safe_open(path, framework="pt") as file:

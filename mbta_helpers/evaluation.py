@@ -36,7 +36,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
 
 
 def student_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean of a few independent numbers, by Student's t; values: (n,)."""
+    """95 % interval of the mean of a few independent draws, by Student's t; values: (n, ...)."""
     free = len(values) - 1
     require(free >= 1, "An interval needs at least two numbers.")
     # The quantile of Student's distribution, from the sum of its density upwards of 0.
@@ -44,8 +44,8 @@ def student_interval(values: np.ndarray) -> tuple[float, float]:
     scale = math.gamma((free + 1) / 2) / math.gamma(free / 2) / math.sqrt(free * math.pi)
     density = scale * (1 + x**2 / free) ** (-(free + 1) / 2)
     quantile = x[np.searchsorted(density.cumsum() * 1e-4, 0.475)]
-    half = quantile * values.std(ddof=1) / math.sqrt(free + 1)
-    return values.mean() - half, values.mean() + half
+    half = quantile * values.std(0, ddof=1) / math.sqrt(free + 1)
+    return values.mean(0) - half, values.mean(0) + half
 
 
 class Agent(Protocol):
@@ -129,7 +129,9 @@ class Evaluation:
     success: (N,) bool. steps: (N,) until success, or all. causes: (N,) "reached", "fell" (lay on
     its back), "stuck" (moved less than STUCK in its last quarter), "late" (nearer than NEAR at
     the end) or "lost".
-    paths: N arrays (n + 1, 2). decision_ms: planning time, milliseconds a decision of one episode.
+    paths: N arrays (n + 1, 2). path_ratio: (N,), of their lengths to the shortest ways between
+    their ends; NaN where an end is nearer to a wall than those ways come.
+    decision_ms: planning time, milliseconds a decision of one episode.
     """
 
     tasks: Tasks
@@ -143,13 +145,14 @@ class Evaluation:
     def summary(self) -> dict:
         """The figures that are reported; None where nothing succeeded to be averaged."""
         successes, episodes = int(self.success.sum()), len(self.success)
+        ratios = self.path_ratio[self.success & np.isfinite(self.path_ratio)]
         return {
             "successes": successes,
             "episodes": episodes,
             "success_rate": successes / episodes,
             "ci95": [round(bound, 4) for bound in wilson_interval(successes, episodes)],
             "mean_steps": float(self.steps[self.success].mean()) if successes else None,
-            "path_ratio": float(self.path_ratio[self.success].mean()) if successes else None,
+            "path_ratio": float(ratios.mean()) if len(ratios) else None,
             "plan_ms_median": float(np.median(self.decision_ms)),
             "failures": dict(Counter(self.causes[~self.success].tolist())),
         }
@@ -235,14 +238,17 @@ def _evaluation(
         causes=np.array([_cause(maze, *each) for each in ends]),
         paths=paths,
         path_ratio=np.array(
-            [
-                np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
-                / max(shortest_path_length(maze, start, path[-1]), 1e-9)
-                for path, start in zip(paths, tasks.starts, strict=True)
-            ]
+            [_path_ratio(maze, *each) for each in zip(tasks.starts, paths, strict=True)]
         ),
         decision_ms=np.array(decision_ms),
     )
+
+
+def _path_ratio(maze: Maze, start: np.ndarray, path: np.ndarray) -> float:
+    """The way that was walked to the shortest one; NaN where its ends touch a wall."""
+    walked = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+    shortest = shortest_path_length(maze, start, path[-1])
+    return walked / max(shortest, 1e-9) if np.isfinite(shortest) else np.nan
 
 
 def _cause(maze: Maze, success: bool, fallen: bool, path: np.ndarray, goal: np.ndarray) -> str:
@@ -266,10 +272,10 @@ def table(summary: dict) -> str:
         f"success rate   {summary['success_rate']:.3f}, 95 % interval {low:.3f} to {high:.3f}",
     ]
     if summary["successes"]:
-        lines += [
-            f"steps to goal  {summary['mean_steps']:.0f} (mean over successes)",
-            f"path length    {summary['path_ratio']:.2f} times the shortest (mean over successes)",
-        ]
+        lines.append(f"steps to goal  {summary['mean_steps']:.0f} (mean over successes)")
+    if summary["path_ratio"] is not None:
+        ratio = f"{summary['path_ratio']:.2f} times the shortest"
+        lines.append(f"path length    {ratio} (mean over successes)")
     lines += [
         f"decision       {summary['plan_ms_median']:.1f} ms (median, one episode's share)",
         f"failures       {failures or 'none'}",

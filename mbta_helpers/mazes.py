@@ -276,18 +276,19 @@ def _make(maze: Maze, **options) -> gym.Env:
     with warnings.catch_warnings():
         # AntMaze v4 is what D4RL's data was made in; gymnasium would have one use v5.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return gym.make(maze.env_id, **options)
+        env = gym.make(maze.env_id, **options)
+    Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)  # the environment leaves it
+    return env
 
 
 @contextlib.contextmanager
 def opened(maze: Maze) -> Iterator[gym.Env]:
-    """The environment of a maze as registered; closed, and its temporary file removed, at last."""
+    """The environment of a maze as registered; closed at last."""
     env = _make(maze)
     try:
         yield env
     finally:
         env.close()
-        Path(env.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)  # the environment leaves it
 
 
 def place(env: gym.Env, start: np.ndarray, goal: np.ndarray) -> np.ndarray:

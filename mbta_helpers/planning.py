@@ -139,7 +139,7 @@ class PlannerConfig:
             f"precision is float32 or bfloat16, not '{self.precision}'.",
         )
         penalties = ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty")
-        for name in (*penalties, "least_move"):
+        for name in (*penalties, "least_move", "warm_std"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
 
 

@@ -7,6 +7,7 @@ run that ends, whole or not at all: a study that is stopped goes on where it was
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -26,7 +27,7 @@ def finished_runs(path: Path) -> list[dict]:
 def provenance(script: str, arguments: Sequence[str], **more) -> dict:
     """The command, the day, threads and versions, and what else is to be known of a study."""
     return {
-        "command": " ".join([f"python scripts/{script}.py", *arguments]),
+        "command": shlex.join(["python", f"scripts/{script}.py", *arguments]),
         "date": date.today().isoformat(),
         "threads": torch.get_num_threads(),
         "versions": versions() | {"python": sys.version.split()[0]},

@@ -380,7 +380,9 @@ class Trainer:
         self.history.append(metrics)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            with (out / METRICS).open("a", encoding="utf-8") as file:
+            # The first line replaces what a run that left no checkpoint may have written.
+            mode = "a" if len(self.history) > 1 else "w"
+            with (out / METRICS).open(mode, encoding="utf-8") as file:
                 file.write(json.dumps(metrics) + "\n")
 
     def _header(self) -> dict:
@@ -480,7 +482,7 @@ def held_interrupts() -> Iterator[list[int]]:
 
 
 class SettledWindows:
-    """First and last states of all windows with their posterior, computed once: q stays fixed."""
+    """Ends of every second window with their posterior, computed once: q stays fixed."""
 
     @torch.no_grad()
     def __init__(self, model: SkillModel, windows: Windows, chunk: int = 2048):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from mbta_helpers.errors import require
 from mbta_helpers.networks import SkillModel, TemporallyAbstractWorldModel
 from mbta_helpers.objectives import Terms, elbo_terms
 from mbta_helpers.training import Trainer
@@ -30,7 +31,14 @@ def joint_loss(
 
 
 class JointTrainer(Trainer):
-    """A Trainer that ascends the joint ELBO; the settling phase is the same."""
+    """A Trainer that ascends the joint ELBO in one pass; the settling phase is the same."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        require(
+            self.config.method == "one-pass",
+            f"The joint ELBO has no E-step apart: method is one-pass, not '{self.config.method}'.",
+        )
 
     def _one_pass(self, batch: WindowBatch) -> Terms:
         with self._autocast():

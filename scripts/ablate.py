@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -269,7 +270,7 @@ def measure(
 
 
 def command() -> str:
-    return " ".join(["python scripts/ablate.py", *sys.argv[1:]])
+    return shlex.join(["python", "scripts/ablate.py", *sys.argv[1:]])
 
 
 def stored(path: Path) -> dict:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -110,7 +111,7 @@ def keep(run: Run, folder: Path, provenance: dict) -> None:
 
 def described(arguments: list[str]) -> dict:
     return {
-        "command": " ".join(["python scripts/comparison.py", *arguments]),
+        "command": shlex.join(["python", "scripts/comparison.py", *arguments]),
         "date": date.today().isoformat(),
         "threads": torch.get_num_threads(),
         "versions": versions() | {"python": sys.version.split()[0]},

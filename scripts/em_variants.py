@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from datetime import date
@@ -136,7 +137,7 @@ def main() -> None:
         for variant in options.only
     ]
     provenance = {
-        "command": " ".join(["python scripts/em_variants.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "scripts/em_variants.py", *sys.argv[1:]]),
         "maze": MAZE,
         "data": transitions.digest(),
         "seeds": options.seeds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from datetime import date
 from pathlib import Path
@@ -70,7 +71,7 @@ def main() -> None:
             study["runs"].sort(key=lambda row: (list(VARIANTS).index(row["variant"]), row["seed"]))
             print(variant, seed, row["success"][-1], row["reached"], flush=True)
             study["provenance"] = {
-                "command": " ".join(["python scripts/feudal_networks.py", *sys.argv[1:]]),
+                "command": shlex.join(["python", "scripts/feudal_networks.py", *sys.argv[1:]]),
                 "date": date.today().isoformat(),
                 "versions": versions() | {"python": sys.version.split()[0]},
             }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs.append(run)
         print({name: round(float(np.mean(value)), 1) for name, value in run.items()}, flush=True)
     result = {
-        "command": " ".join(["python scripts/sac_against_sb3.py", *arguments]),
+        "command": shlex.join(["python", "scripts/sac_against_sb3.py", *arguments]),
         "steps": options.steps,
         "date": date.today().isoformat(),
         "versions": versions()

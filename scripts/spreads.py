@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import re
+import shlex
 import sys
 from datetime import date
 from pathlib import Path
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
-    command = " ".join(["python scripts/spreads.py", *arguments])
+    command = shlex.join(["python", "scripts/spreads.py", *arguments])
     for number in options.chapters or ["01", "03", "04"]:
         path = chapter_path(number)
         made_from = {"data": load_or_collect(MAZE).digest(), "code": code_digest(path)}

@@ -235,7 +235,12 @@ def test_goal_policy_learns_to_head_for_the_goal():
 
 @pytest.mark.parametrize(
     "options",
-    [{"horizon": 20, "action_repeat": 3}, {"replan_every": 0}, {"replan_every": 61}],
+    [
+        {"horizon": 20, "action_repeat": 3},
+        {"replan_every": 0},
+        {"replan_every": 61},
+        {"replan_every": 12, "action_repeat": 5},
+    ],
 )
 def test_planner_settings_out_of_range_are_refused(options):
     with pytest.raises(UserError):

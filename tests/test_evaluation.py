@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,21 @@ def test_failures_are_told_apart(umaze, direction, goal, cause):
     summary = result.summary()
     assert summary["successes"] == 0 and summary["failures"] == {cause: 1}
     assert summary["mean_steps"] is None and summary["path_ratio"] is None
+
+
+def test_a_way_that_ends_at_a_wall_has_no_shortest_one_to_be_held_against(umaze):
+    """It counts as a success and not as a way of length 0."""
+    wide = replace(umaze, radius=0.3)  # of a body that comes nearer to walls by leaning over
+    tasks = Tasks(np.full((2, 2), [-1.0, 1.0]), np.full((2, 2), [-1.0, -1.0]))
+    result = evaluate(Pusher([-1.0, 0.0]), wide, tasks, max_steps=45)
+    assert np.isnan(result.path_ratio).all()
+    success = np.ones(2, bool)
+    both = replace(result, success=success, path_ratio=np.array([np.nan, 1.25]))
+    assert both.summary()["path_ratio"] == 1.25
+    none = replace(result, success=success, path_ratio=np.array([np.nan, np.nan]))
+    lines = none.summary() | {"preset": "p", "planner": "cem", "seed": 0}
+    assert lines["path_ratio"] is None and "steps to goal" in table(lines)
+    assert "path length" not in table(lines)
 
 
 def test_summary_can_be_written_as_json(walk):

@@ -118,6 +118,20 @@ def test_learning_refuses_what_it_cannot_learn(world):
         train_q(corridor(), collect([half]), QConfig(rule="intra"), [0])
 
 
+@pytest.mark.parametrize("rule", ["smdp", "intra"])
+def test_an_option_must_be_able_to_begin_where_it_can_go_on(rule):
+    """Where it may not begin its value is −∞, and it would be learned from."""
+    begins, policy = np.array([True, False, True, True, True]), np.eye(2)[np.ones(5, int)]
+    once = Option(begins, policy, np.ones(5))
+    on = Option(begins, policy, np.full(5, 0.3))
+    primitives = primitive_options(5, 2)
+    with pytest.raises(UserError, match="able to begin"):
+        train_q(corridor(), collect([*primitives, on]), QConfig(rule, episodes=3), [0])
+    q = train_q(corridor(), collect([*primitives, once]), QConfig(rule, episodes=3), [0]).q[0]
+    assert not np.isnan(q).any()
+    assert (np.isinf(q) == ~np.stack([*np.ones((2, 5), bool), begins], 1)).all()
+
+
 # -- models -----------------------------------------------------------------------------------
 
 

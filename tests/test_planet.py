@@ -99,8 +99,8 @@ def sharp(**values):
         {"gradient_norm": 0},
         {"noise": -0.1},
         {"overshooting": -1},
-        {"distance": 1},
-        {"distance": 20},
+        {"distance": 1, "overshooting": 1.0},
+        {"distance": 20, "overshooting": 1.0},
     ],
 )
 def test_a_wrong_configuration_is_refused(values):

@@ -375,6 +375,19 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     assert metrics_of(out) == uninterrupted["one-pass"][1]
 
 
+def test_metrics_of_a_run_that_left_no_checkpoint_are_not_gone_on_with(data, tmp_path):
+    out = tmp_path / "run"
+    crashing = Trainer(tiny_config(), data, seed=4)
+    crashing.step = lambda step=crashing.step: step() if crashing.update < 20 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        crashing.run(out)
+    assert (out / METRICS).exists() and not (out / TRAINING_STATE).exists()
+    whole = Trainer(tiny_config(), data, seed=5)
+    whole.run(out)
+    lines = (out / METRICS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == json.loads(json.dumps(whole.history))
+
+
 def test_a_run_that_is_finished_stays_as_it_is(data, uninterrupted, tmp_path):
     out = tmp_path / "run"
     Trainer(tiny_config(), data, seed=4).run(out)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from samples import numbered_transitions, random_batch, random_noise, small_model, tiny_config
 
+from mbta_helpers.errors import UserError
 from mbta_helpers.objectives import one_pass_loss
 from mbta_helpers.training import Trainer
 from mbta_helpers.variants import (
@@ -92,6 +93,12 @@ def test_trainers_start_alike_and_part_in_the_posterior():
     }
     # Adam and the clipping see another vector as a whole, so only the posterior is sure to differ.
     assert not same["posterior"]
+
+
+def test_the_joint_elbo_is_refused_two_steps():
+    data = numbered_transitions([30] * 10)
+    with pytest.raises(UserError, match="one-pass, not 'em'"):
+        JointTrainer(tiny_config(method="em"), data, 0)
 
 
 def test_absolute_model_predicts_in_units_of_the_states():

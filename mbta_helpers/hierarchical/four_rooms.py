@@ -266,7 +266,10 @@ def choose(probability: np.ndarray, draw: np.ndarray) -> np.ndarray:
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds, and a 95 % interval of it by the normal approximation; values: (N, ...)."""
+    """Mean over seeds, and a 95 % interval of it; values: (N, ...).
+
+    By the normal approximation, which wants some 30 seeds; `student_interval` is for fewer.
+    """
     mean = values.mean(0)
     half = 1.96 * values.std(0, ddof=1) / np.sqrt(len(values))
     return mean, mean - half, mean + half

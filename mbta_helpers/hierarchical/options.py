@@ -249,6 +249,13 @@ def check_fit(world: World, options: Options, config: QConfig) -> None:
         config.rule == "smdp" or bool(np.isin(options.policy, (0, 1)).all()),
         "Intra-option learning needs deterministic policies: it asks which would have acted alike.",
     )
+    may_stay = options.initiation | (options.termination == 1)  # (Ω, S)
+    may_stay[:, world.goal] = True
+    require(
+        bool(may_stay.all()),
+        "Where an option can go on it must be able to begin: elsewhere it has no value to learn "
+        "from. Widen its initiation set, or let it end there with probability 1.",
+    )
 
 
 def train_q(

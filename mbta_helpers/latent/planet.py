@@ -61,7 +61,7 @@ class PlanetConfig:
         for name in ("noise", "overshooting"):
             require(getattr(self, name) >= 0, f"{name} must not be negative.")
         require(
-            2 <= self.distance < self.length,
+            self.overshooting == 0 or 2 <= self.distance < self.length,
             f"distance lies between 2 and {self.length - 1}, the steps that follow a sequence's "
             f"first, not {self.distance}.",
         )
