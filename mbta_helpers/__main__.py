@@ -69,8 +69,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", required=True, help=f"{', '.join(PRESET_NAMES)}, or paper")
     train.add_argument("--dataset", metavar="ID", help="Minari id; default the maze's own")
     train.add_argument("--seed", type=seed, default=0, help="default 0")
-    train.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
-    train.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
+    where = train.add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", type=Path, help="default runs/PRESET-seedSEED")
+    where.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
     train.add_argument("--method", choices=("one-pass", "em"), help="default as in the preset")
     train.add_argument(
         "--precision", choices=("float32", "bfloat16"), help="default as in the preset"

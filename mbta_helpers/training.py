@@ -183,6 +183,7 @@ class Trainer:
         self.update = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+        self.command = ""  # that the run began with
         self._settled_on: SettledWindows | None = None
 
     def _parameter_groups(self) -> list[list[torch.nn.Parameter]]:
@@ -342,6 +343,7 @@ class Trainer:
         )
         if not self.processes.first:
             out, progress = None, False
+        self.command = self.command or command
         begin = time.perf_counter() - self.seconds
         bar = tqdm(
             total=self.config.total_updates,
@@ -372,7 +374,7 @@ class Trainer:
                 bar.close()
         if out is not None:
             self.save_state(out)
-            self.save_model(out, command)
+            self.save_model(out)
         self.processes.wait()
         return self.model
 
@@ -390,10 +392,10 @@ class Trainer:
         # As JSON gives it back, so that a header that was read compares equal.
         return json.loads(json.dumps({"training": asdict(self.config), **sizes}))
 
-    def save_model(self, out: Path, command: str) -> None:
+    def save_model(self, out: Path) -> None:
         """Write the parameters with what made them."""
         provenance = {
-            "command": command,
+            "command": self.command,
             "seed": self.seed,
             "data": self.data_digest,
             "versions": versions() | {"python": sys.version.split()[0]},
@@ -419,6 +421,7 @@ class Trainer:
             "seconds": self.seconds,
             "seed": self.seed,
             "data": self.data_digest,
+            "command": self.command,
         }
         save_checkpoint(out / TRAINING_STATE, "training state", tensors, self._header(), provenance)
 
@@ -447,6 +450,7 @@ class Trainer:
                     state.setdefault(int(number), {})[slot] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
         self.update, self.seconds = provenance["update"], provenance["seconds"]
+        self.command = provenance.get("command", "")  # states of earlier versions have none
         written = out / METRICS  # not there yet where the run was stopped before its first record
         lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
         history = [json.loads(line) for line in lines if line.endswith("}")]

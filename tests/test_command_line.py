@@ -251,6 +251,7 @@ BAD = {
     "threads": ([*TRAIN, "--threads", "0"], "--threads must be at least 1"),
     "device": ([*TRAIN, "--device", "tpu"], "cpu or cuda, not 'tpu'"),
     "resume": ([*TRAIN[:3], "--resume", "nowhere"], "nowhere holds no run"),
+    "resume elsewhere": ([*TRAIN[:3], "--resume", "a", "--out", "b"], "not allowed with"),
     "checkpoint": (
         ["evaluate", "--preset", "pointmaze-umaze", "--checkpoint", "nowhere"],
         "There is no file nowhere/model.safetensors",

@@ -364,15 +364,17 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
     trainer = Trainer(tiny_config(), data, seed=4)
     trainer.step = lambda step=trainer.step: step() if trainer.update < 23 else 1 / 0
     with pytest.raises(ZeroDivisionError):
-        trainer.run(out)
+        trainer.run(out, command="mbta train")
     with (out / METRICS).open("a") as file:
         file.write('{"update": 2')  # cut in the middle of a line
     resumed = Trainer(tiny_config(), data, seed=4)
     resumed.load_state(out)
     assert resumed.update == 16
-    resumed.run(out)
+    resumed.run(out, command="mbta train --resume run")
     assert same(parameters(resumed), uninterrupted["one-pass"][0])
     assert metrics_of(out) == uninterrupted["one-pass"][1]
+    made_by = load_checkpoint(out / training.MODEL, "skill model").provenance["command"]
+    assert made_by == "mbta train", "the command that can make it again"
 
 
 def test_metrics_of_a_run_that_left_no_checkpoint_are_not_gone_on_with(data, tmp_path):
