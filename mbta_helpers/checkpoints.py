@@ -8,6 +8,7 @@ stays until the new one is complete. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -67,6 +68,18 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for, then hold a file against other processes that lock it, to read and rewrite it.
+
+    The lock ends with the block or the process, and nothing is left beside the file.
+    """
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    with (Path(tempfile.gettempdir()) / f"mbta-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def save_checkpoint(

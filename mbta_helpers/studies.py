@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mbta_helpers.checkpoints import write_text
+from mbta_helpers.checkpoints import locked, write_text
 from mbta_helpers.datasets import versions
 
 
@@ -36,6 +36,8 @@ def provenance(script: str, arguments: Sequence[str], **more) -> dict:
 
 def add_runs(path: Path, runs: list[dict], origin: dict) -> None:
     """Put finished runs after those that the file holds, with the provenance of the last."""
-    lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in [*finished_runs(path), *runs])
     head = json.dumps(origin, ensure_ascii=False)
-    write_text(path, f'{{"provenance": {head},\n"runs": [\n{lines}\n]}}\n')
+    with locked(path):  # others may add theirs
+        every = [*finished_runs(path), *runs]
+        lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in every)
+        write_text(path, f'{{"provenance": {head},\n"runs": [\n{lines}\n]}}\n')

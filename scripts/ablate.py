@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from mbta_helpers import ablations, datasets, evaluation, mazes, planning, presets
-from mbta_helpers.checkpoints import write_text
+from mbta_helpers.checkpoints import locked, write_text
 from mbta_helpers.datasets import Transitions, versions
 from mbta_helpers.errors import require
 from mbta_helpers.networks import SkillModel
@@ -344,7 +344,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("The minutes are over.")
             break
         cell = measure(maze, name, seed, options.tasks, share)
-        add(options.out, cell)
+        with locked(options.out):
+            add(options.out, cell)
         print(f"seed {seed}, {name}: {cell['successes']} of {cell['episodes']}, "
               f"{cell['failures']}, {cell['seconds']}", flush=True)  # fmt: skip
     return 0

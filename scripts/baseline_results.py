@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from mbta_helpers import baselines, presets
-from mbta_helpers.checkpoints import write_text
+from mbta_helpers.checkpoints import locked, write_text
 from mbta_helpers.datasets import Transitions, load_or_collect, versions
 from mbta_helpers.evaluation import Agent, PlanningAgent, evaluate
 from mbta_helpers.mazes import get_maze, sample_tasks
@@ -97,8 +97,9 @@ def run(agent: Agent, maze_name: str, episodes: int, seed: int, **what: object) 
 
 def store(key: str, row: dict) -> None:
     """Put one row into the file."""
-    results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    write_text(OUT, json.dumps(results | {key: row}, indent=1) + "\n")
+    with locked(OUT):
+        results = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+        write_text(OUT, json.dumps(results | {key: row}, indent=1) + "\n")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from mbta_helpers import presets
-from mbta_helpers.checkpoints import write_text
+from mbta_helpers.checkpoints import locked, write_text
 from mbta_helpers.datasets import STEPS as PLAY_STEPS
 from mbta_helpers.datasets import versions
 from mbta_helpers.evaluation import Agent, evaluate
@@ -266,7 +266,8 @@ def rows_in(path: Path) -> dict[str, dict]:
 
 def store(path: Path, rows: dict[str, dict]) -> None:
     """Put rows into the file, besides what another process may have put there."""
-    write_text(path, json.dumps(rows_in(path) | rows, indent=1, ensure_ascii=False) + "\n")
+    with locked(path):
+        write_text(path, json.dumps(rows_in(path) | rows, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 from minari.storage import get_dataset_path
 
 from mbta_helpers import ablations
-from mbta_helpers.checkpoints import load_checkpoint, save_checkpoint, write_text
+from mbta_helpers.checkpoints import load_checkpoint, locked, save_checkpoint, write_text
 from mbta_helpers.presets import PARAMETERS, shipped
 from mbta_helpers.training import MODEL
 
@@ -149,7 +149,8 @@ def evaluate(presets: list[str]) -> None:
                 "date": date.today().isoformat(),
                 "machine": f"{platform.machine()}, one thread",
             }
-            write_text(RESULTS, json.dumps(stored_results() | {key: row}, indent=1) + "\n")
+            with locked(RESULTS):
+                write_text(RESULTS, json.dumps(stored_results() | {key: row}, indent=1) + "\n")
 
 
 HEAD = """# Results

@@ -1,6 +1,7 @@
 """Studies: a file of runs grows by whole runs, and says what made them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_a_file_stays_as_it_was_where_writing_fails(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         add_runs(path, [{"seed": object()}], {})
     assert path.read_text("utf-8") == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_runs_that_end_together_are_all_kept(tmp_path):
+    path = tmp_path / "study.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_runs(path, [{"seed": seed}], {}), range(80)))
+    assert sorted(run["seed"] for run in finished_runs(path)) == list(range(80))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_provenance_names_the_command_and_what_else_is_told():
