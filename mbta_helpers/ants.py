@@ -312,6 +312,10 @@ class Ants:
         data.qpos[:], data.qvel[:] = state[:15], state[15:]
         mujoco.mj_forward(self.model, data)
 
+    def touching(self, index: int) -> bool:
+        """Whether an ant touches a wall, the ground, or itself."""
+        return self.data[index].ncon > 0
+
     def push(self, kicks: np.ndarray) -> None:
         """Add to the torsos' velocities and angular velocities, (N, 6)."""
         for data, kick in zip(self.data, kicks, strict=True):

@@ -459,13 +459,19 @@ def test_routes_are_shortest_and_end_at_the_goal(script):
 
 def test_the_reward_by_hand(script):
     stage = script.Stage(
-        steps=1, learning_rate=1e-3, speed_cap=2.0, fall_cost=100.0, tilt=1.0, overspeed=0.5
+        steps=1,
+        learning_rate=1e-3,
+        speed_cap=2.0,
+        fall_cost=100.0,
+        tilt=1.0,
+        bounce=0.5,
+        overspeed=0.5,
     )
     fast = still()
-    fast[15:17] = 3.0, 4.0
+    fast[15:18] = 3.0, 4.0, -2.0
     states, actions = np.stack([still(), fast]), np.stack([np.zeros(8), np.ones(8)])
     gained = script.reward(stage, np.array([1.5, 5.0]), actions, states, np.array([False, True]))
-    assert np.allclose(gained, [0.2 * 2.0, 0.2 * (2.0 + 0.5 - 0.4 - 1.5 - 100)])
+    assert np.allclose(gained, [0.2 * 2.0, 0.2 * (2.0 + 0.5 - 0.4 - 1.5 - 2.0 - 100)])
 
 
 def test_targets_that_hold_stay_and_others_move_on(script):
@@ -482,6 +488,17 @@ def test_targets_that_hold_stay_and_others_move_on(script):
     for _ in range(script.SOON + 5):
         course.arrivals(states)
     assert (course.hits, course.misses) == (2, 1)  # the one that holds has been reached before
+
+
+def test_ants_in_the_maze_see_points_beyond_targets_that_do_not_hold(script):
+    for walls in (False, True):
+        course = script.Course(2, walls, 0.0, np.random.default_rng(0))
+        course.hold[:] = 0, 1
+        states = course.ants.states
+        course.targets[:] = states[:, :2] + [0.3, 0.0]
+        assert np.array_equal(course.shown(states, through=False), course.targets)
+        away = (course.shown(states, through=True) - states[:, :2])[:, 0]
+        assert np.allclose(away, [0.8, 0.3] if walls else 0.3)
 
 
 @pytest.fixture
