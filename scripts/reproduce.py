@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from minari.storage import get_dataset_path
 
 from mbta_helpers import ablations
 from mbta_helpers.checkpoints import load_checkpoint, locked, save_checkpoint, write_text
-from mbta_helpers.presets import PARAMETERS, shipped
+from mbta_helpers.presets import PARAMETERS, get_preset, shipped
 from mbta_helpers.training import MODEL
 
 KIND = "skill model"
@@ -125,18 +126,24 @@ def stored_results() -> dict[str, dict]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def evaluate(presets: list[str]) -> None:
     """Evaluate the shipped parameters in every way, and each seed with CEM.
 
-    What is there already for the same parameters is kept. The table is read anew for each row, so
-    that presets can be evaluated side by side.
+    What is there already for the same parameters and the same settings of the planner is kept. The
+    table is read anew for each row, so that presets can be evaluated side by side.
     """
     for preset in presets:
         for name, planner, tasks, options in rows_of(preset):
             key = ", ".join(part for part in (preset, name, planner, tasks) if part)
             folder = PARAMETERS / preset if name == "shipped" else ROOT / options[1]
-            model = hashlib.sha256((folder / MODEL).read_bytes()).hexdigest()[:16]
-            if stored_results().get(key, {}).get("model") == model:
+            model = digest((folder / MODEL).read_bytes())
+            settings = digest(json.dumps(asdict(get_preset(preset).planner)).encode())
+            made = stored_results().get(key, {})
+            if (made.get("model"), made.get("settings")) == (model, settings):
                 continue
             arguments = ["evaluate", "--preset", preset, *options, "--episodes", str(EPISODES),
                          "--seed", str(TEST_SEED[preset]), "--planner", planner]  # fmt: skip
@@ -145,6 +152,7 @@ def evaluate(presets: list[str]) -> None:
                 "parameters": name,
                 "protocol": tasks,
                 "model": model,
+                "settings": settings,
                 "command": "mbta " + shlex.join(arguments),
                 "date": date.today().isoformat(),
                 "machine": f"{platform.machine()}, one thread",
@@ -282,9 +290,11 @@ def sidecar(preset: str) -> str:
     """Where the shipped parameters of a preset come from, in words."""
     made = json.loads((PARAMETERS / preset / "provenance.json").read_text())
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    commit = made.get("controller_commit")
+    played = f", played by the controller of commit {commit}" if commit else ""
     return (
         f"The shipped parameters were made by `{made['collect']}` and `{made['command']}` "
-        f"(data digest {made['data']}) in {made['seconds']:.0f} s of training on "
+        f"(data digest {made['data']}{played}) in {made['seconds']:.0f} s of training on "
         f"{made['threads']} thread, with {versions}."
     )
 
