@@ -3,7 +3,7 @@
     python scripts/ant_controller.py train [--out runs/ant-controller] [--seed 0]
     python scripts/ant_controller.py evaluate [--controller FILE]
 
-`train` takes about an hour of one core. Ctrl-C stops it and the same command goes on; the replay
+`train` takes about 35 minutes of one core. Ctrl-C stops it and the same command goes on; the replay
 is not kept, so a resumed run first gathers new steps. At the end it writes the parameters, their
 provenance and the learning curve into mbta_helpers/parameters/ant-controller. `evaluate` measures
 them on tasks that training has not seen and adds the figures to the provenance.
