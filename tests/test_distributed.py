@@ -26,7 +26,8 @@ from mbta_helpers.training import METRICS, MODEL, TRAINING_STATE, Trainer
 TESTS = Path(__file__).resolve().parent
 DATASET = "tests/shared-v0"
 ATOL = 1e-5  # an update moves a parameter by up to 2e-3
-TRAIN = ["train", "--preset", "pointmaze-umaze", "--seed", "4", "--out", "run"]
+TRAIN = ["train", "--preset", "pointmaze-umaze", "--seed", "4"]
+OUT = ["--out", "run"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
     """Through both phases, on a dataset that rank 0 collects; it alone writes, and prints once."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     (tmp_path / "here").mkdir()
-    code, out, err = ended(torchrun(tmp_path / "here", TESTS / "launched.py", *TRAIN))
+    code, out, err = ended(torchrun(tmp_path / "here", TESTS / "launched.py", *TRAIN, *OUT))
     assert code == 0, err
     assert "collected by 0" in err and "collected by 1" not in err
     # Its start, printed once a bar; its end is printed once or twice, as time has passed.
@@ -110,7 +111,7 @@ def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
 def test_a_run_stopped_and_resumed_by_two_processes_equals_one(transitions, tmp_path):
     """Ctrl-C reaches one process within an update: all stop after that update, and go on."""
     train = [TESTS / "launched.py", *TRAIN, "--dataset", DATASET, "--method", "em"]
-    code, _, err = ended(torchrun(tmp_path, *train, MBTA_SIGNAL="1:12"))
+    code, _, err = ended(torchrun(tmp_path, *train, *OUT, MBTA_SIGNAL="1:12"))
     assert code != 0
     assert err.count("Stopped after 13 updates. Go on with --resume run") == 1
     assert {path.name for path in (tmp_path / "run").iterdir()} == {METRICS, TRAINING_STATE}
@@ -128,7 +129,7 @@ def test_an_interrupt_of_the_launcher_leaves_a_checkpoint(transitions, tmp_path)
 
     What is stored is what one process has after as many updates.
     """
-    launcher = torchrun(tmp_path, "-m", "mbta_helpers", *TRAIN, "--dataset", DATASET)
+    launcher = torchrun(tmp_path, "-m", "mbta_helpers", *TRAIN, *OUT, "--dataset", DATASET)
     while launcher.poll() is None and not (tmp_path / "run" / METRICS).exists():
         time.sleep(0.1)
     launcher.send_signal(signal.SIGINT)
@@ -145,7 +146,7 @@ def test_an_interrupt_of_the_launcher_leaves_a_checkpoint(transitions, tmp_path)
 @pytest.mark.slow
 def test_a_process_that_breaks_down_ends_the_run(transitions, tmp_path):
     """The other one waits for it in an exchange, and is ended."""
-    train = [TESTS / "launched.py", *TRAIN, "--dataset", DATASET]
+    train = [TESTS / "launched.py", *TRAIN, *OUT, "--dataset", DATASET]
     code, _, err = ended(torchrun(tmp_path, *train, MBTA_FAIL="1:12"))
     assert code == 1 and "broken down" in err
     assert not (tmp_path / "run" / MODEL).exists()
