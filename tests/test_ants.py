@@ -515,9 +515,11 @@ def test_an_ant_idles_that_stays_in_one_place(script):
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_a_greedy_stage_takes_the_mean_and_ends_where_ants_idle(script, monkeypatch, greedy):
-    for name, value in (("RANDOM_STEPS", 0), ("PLACE", 1e9)):
+    endless = {"RANDOM_STEPS": 0, "PLACE": 1e9, "EPISODE": 10**6, "HEIGHTS": (-9.0, 9.0)}
+    for name, value in endless.items():
         monkeypatch.setattr(script, name, value)
-    training = script.Training(0, (script.Stage(1000, 1e-3, 3.0, fall_cost=100.0, greedy=greedy),))
+    stage = script.Stage(1000, 1e-3, 3.0, upright=-2.0, fall_cost=100.0, greedy=greedy)
+    training = script.Training(0, (stage,))
     monkeypatch.setattr(training, "learn", lambda rate: {})
     idle = []
     for _ in range(script.IDLE):
