@@ -410,7 +410,7 @@ def load_controller(path: Path = CONTROLLER) -> AntController:
     require(
         path.is_file(),
         f"There is no trained ant controller at {path}. "
-        "Train one: python scripts/ant_controller.py train (about 35 minutes of one core).",
+        "Train one: python scripts/ant_controller.py train (about 45 minutes of one core).",
     )
     checkpoint = load_checkpoint(path, KIND)
     try:
