@@ -247,9 +247,8 @@ def torques(actions: np.ndarray, front: np.ndarray) -> np.ndarray:
 def beyond(states: np.ndarray, targets: np.ndarray, distance: float = 0.8) -> np.ndarray:
     """Targets moved straight away from the ants until they are at least that far, (N, 2).
 
-    Without noise in its actions, an ant of the first controller that was trained could come to
-    rest 0.45 to 0.65 short of a target. One that is shown this point instead walks through the
-    target.
+    Without noise in its actions, the trained ant can come to rest 0.45 to 0.65 short of a target.
+    An ant that is shown this point instead walks through the target.
     """
     offset = targets - states[:, :2]
     near = np.hypot(offset[:, 0], offset[:, 1])[:, None]
@@ -312,10 +311,6 @@ class Ants:
         mujoco.mj_resetData(self.model, data)
         data.qpos[:], data.qvel[:] = state[:15], state[15:]
         mujoco.mj_forward(self.model, data)
-
-    def touching(self, index: int) -> bool:
-        """Whether an ant touches a wall, the ground, or itself."""
-        return self.data[index].ncon > 0
 
     def push(self, kicks: np.ndarray) -> None:
         """Add to the torsos' velocities and angular velocities, (N, 6)."""
@@ -410,7 +405,7 @@ def load_controller(path: Path = CONTROLLER) -> AntController:
     require(
         path.is_file(),
         f"There is no trained ant controller at {path}. "
-        "Train one: python scripts/ant_controller.py train (about 45 minutes of one core).",
+        "Train one: python scripts/ant_controller.py train (about an hour of one core).",
     )
     checkpoint = load_checkpoint(path, KIND)
     try:

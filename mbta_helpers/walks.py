@@ -131,15 +131,9 @@ class _Crowd:
         return self.kept + int(self.age.sum())
 
     def begin(self, index: int) -> None:
-        """A new episode: the ant is put somewhere else, where no leg is in a wall.
-
-        One that is would be thrown from there, and often on its back.
-        """
-        while True:
-            xy = random_position(self.maze, self.rng)
-            self.ants.place(index, standing(xy, self.rng))
-            if not self.ants.touching(index):
-                break
+        """A new episode: the ant is put somewhere else."""
+        xy = random_position(self.maze, self.rng)
+        self.ants.place(index, standing(xy, self.rng))
         self.walkers.forget(index)
         self.noises[index] = self.rng.choice(self.config.noises)
         self.age[index] = 0

@@ -240,8 +240,7 @@ def ablation_lines() -> list[str]:
 ABLATION_NOTE = (
     "Changes of one thing, on tasks of their own; `share` is the part of the preset's updates. The "
     "seeds of data and training are of their own too, but for the ant's rows with a share of 1, "
-    "where the planner alone varies: their models are those that commit c89c11d shipped. All of "
-    "the ant's data here was played by the controller of that commit. The interval is the "
+    "whose models are those of the rows above: there the planner alone varies. The interval is the "
     "wider of Wilson's over all tasks and Student's over the seeds. Imagined moves are those of "
     "eight skills drawn from the prior, one after the other, from states of the data; the world "
     "model has no map, so a move through a wall is one that it believes in. "

@@ -639,13 +639,6 @@ WALKS = [
         "walks::test_a_fall_is_cut_some_steps_before_the_ant_tilts",
     ),
     mutation(
-        "an episode may begin with a leg in a wall",
-        "walks.py",
-        "if not self.ants.touching(index):",
-        "if index >= 0:",
-        "walks::test_no_episode_begins_with_a_leg_in_a_wall",
-    ),
-    mutation(
         "falls are kept",
         "walks.py",
         "if not upright[-1]:",
