@@ -146,7 +146,7 @@ class WorldModel(nn.Module):
         """The parts of the loss for states that were filtered from the batch.
 
         No reward comes with the first observation of an episode: the 0 that stands there is no
-        datum. The shipped runs of chapters 15 and 17 are older, and still learnt from it.
+        datum.
         """
         features = states.features
         paid = 1 - batch.is_first
