@@ -1,6 +1,6 @@
 """EM against the joint ELBO on the lake, over seeds: mbta_helpers/parameters/lake.json.
 
-    python scripts/lake.py [--seeds 31 32 33 34 35] [--tasks 60] [--out FILE]
+    python scripts/lake.py [--seeds 31 … 35 41 … 45] [--tasks 60] [--out FILE]
 
 One core, about a minute a seed. A run that is there already is not made again.
 """
@@ -58,7 +58,7 @@ def run(method: str, seed: int, tasks: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33, 34, 35])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(31, 36), *range(41, 46)])
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
