@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import gymnasium as gym
 import minari
@@ -312,20 +313,33 @@ def _record_ants(
     )
 
 
+class BeingWritten(UserError):
+    """Another process is about to store this dataset."""
+
+
+def _lock_file(target: Path) -> IO[str]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return (target.parent / f".{target.name}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{target.parent} cannot be written to ({error}).") from error
+
+
+def _wait_for(dataset_id: str) -> None:
+    """Until no other process writes the dataset."""
+    with _lock_file(get_dataset_path(dataset_id)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
 @contextlib.contextmanager
 def _reserved(dataset_id: str) -> Iterator[Path]:
     """Hold a dataset's place against other processes; the lock ends with the process."""
     target = get_dataset_path(dataset_id)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = (target.parent / f".{target.name}.lock").open("w")
-    except OSError as error:
-        raise UserError(f"{target.parent} cannot be written to ({error}).") from error
-    with lock:
+    with _lock_file(target) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
+            raise BeingWritten(
                 f"Another process is writing {dataset_id}. Wait for it, or take another id."
             ) from error
         require(
@@ -527,8 +541,17 @@ def _episodes(dataset_id: str) -> Iterator[EpisodeData]:
 
 
 def load_or_collect(maze_name: str, progress: bool = False) -> Transitions:
-    """The maze's own dataset: loaded where it is, collected where it is not yet."""
-    dataset_id = default_id(get_maze(maze_name).name)
-    if not _is_here(dataset_id):
-        collect(get_maze(maze_name), progress=progress)
+    """The maze's own dataset: loaded where it is, collected where it is not yet.
+
+    Where another process collects it already, this one waits.
+    """
+    maze = get_maze(maze_name)
+    dataset_id = default_id(maze.name)
+    while not _is_here(dataset_id):
+        try:
+            collect(maze, progress=progress)
+        except BeingWritten:
+            if progress:
+                tqdm.write(f"Another process collects {dataset_id}: waiting for it.")
+            _wait_for(dataset_id)
     return load(dataset_id)

@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import json
 import os
+import threading
 
 import minari
 import numpy as np
@@ -280,6 +281,32 @@ def test_load_or_collect_collects_once(root, umaze, monkeypatch):
     second = datasets.load_or_collect("pointmaze-umaze")
     assert calls == ["pointmaze-umaze"] and first.digest() == second.digest()
     assert (root / "mbta" / "pointmaze" / "umaze-v0" / "data").exists()
+
+
+@pytest.mark.parametrize("leaves_it", [True, False])
+def test_load_or_collect_waits_for_who_collects(root, umaze, monkeypatch, leaves_it):
+    """It takes the other's dataset, or collects where the other went away without leaving one."""
+    collect, calls = datasets.collect, []
+    target, aside = get_dataset_path(collect(umaze, 50)), root / "aside"
+    target.rename(aside)
+    held = (target.parent / f".{target.name}.lock").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def quick(maze, progress):
+        calls.append(maze.name)
+        return collect(maze, 50)
+
+    def end():
+        if leaves_it:
+            aside.rename(target)
+        held.close()
+
+    monkeypatch.setattr(datasets, "collect", quick)
+    other = threading.Timer(0.3, end)
+    other.start()
+    assert len(datasets.load_or_collect("pointmaze-umaze").actions) >= 50
+    other.join()
+    assert len(calls) == (1 if leaves_it else 2)
 
 
 # -- loading what others stored ---------------------------------------------------------------
