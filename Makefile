@@ -11,6 +11,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
 
 # Tests collect their own data under .cache, so that no older dataset of yours gets in.
 # One thread: two threads on two busy cores are slower than one, and sums keep their order.
+# The cores share the files instead, each file whole: the cells of a chapter need one kernel.
 TEST_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,8 @@ test-all: test
 
 test: $(VENV)/.stamp-test
 	@$(TEST_THREADS) MINARI_DATASETS_PATH=$(CURDIR)/.cache/minari \
-	  $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env \
+	  $(BIN)/python -m pytest tests notebooks -n auto --maxprocesses 4 --dist loadscope \
+	  --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 $(SELECTION)
 
 lab: $(VENV)/.stamp-lab

@@ -1,11 +1,8 @@
 """What all tests share: one thread, datasets of their own, data of a real maze, the built book."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import browser
@@ -14,48 +11,6 @@ import pytest
 import live_figures
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIAL = pytest.StashKey()  # the process that tries the mutations, and the folder it writes to
-
-
-def waits_for_mutations(item: pytest.Item) -> bool:
-    return "said_of_mutations" in getattr(item, "fixturenames", ())
-
-
-def pytest_collection_modifyitems(items):
-    """The mutations take minutes: a second process tries them while the other tests run."""
-    items.sort(key=waits_for_mutations)
-
-
-def pytest_collection_finish(session):
-    if session.config.option.collectonly or not any(map(waits_for_mutations, session.items)):
-        return
-    folder = Path(tempfile.mkdtemp(prefix="trial-"))
-    with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "mutations.py"],
-            stdout=output,
-            stderr=errors,
-            start_new_session=True,
-        )
-    session.config.stash[TRIAL] = process, folder
-
-
-def pytest_unconfigure(config):
-    """Who stops the tests stops the mutations too."""
-    if TRIAL in config.stash:
-        process, folder = config.stash[TRIAL]
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def said_of_mutations(pytestconfig) -> str:
-    """What tests/mutations.py printed."""
-    process, folder = pytestconfig.stash[TRIAL]
-    code = process.wait()
-    assert code == 0, (folder / "errors").read_text()[-3000:]
-    return (folder / "output").read_text()
 
 
 @pytest.fixture(autouse=True, scope="session")

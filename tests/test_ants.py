@@ -532,7 +532,7 @@ def test_the_same_seed_gives_the_same_training(script, short):
 @pytest.mark.slow
 def test_two_minutes_of_training_show(script, tmp_path):
     """It starts to walk: faster towards its targets than random torques, and fewer falls."""
-    stage = script.Stage(steps=120_000, learning_rate=5e-4, speed_cap=3.0)
+    stage = script.Stage(steps=100_000, learning_rate=5e-4, speed_cap=3.0)
     training = script.Training(3, (stage,))
     training.run(tmp_path)
     first, last = training.log[0], training.log[-1]
