@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
     train.add_argument("--method", choices=("one-pass", "em"), help="default as in the preset")
     train.add_argument(
-        "--precision", choices=("float32", "bfloat16"), help="default as in the preset"
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="default as in the preset; bfloat16 only where the device multiplies it",
     )
     train.add_argument("--updates", type=int, help="EM updates; default as in the preset")
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -322,12 +324,15 @@ def run_info(arguments: argparse.Namespace) -> None:
     from minari.storage import get_dataset_path
 
     from mbta_helpers import datasets, presets
+    from mbta_helpers.precision import multiplies_bfloat16
 
     print("versions")
     for name, number in datasets.versions().items():
         print(f"  {name} {number}")
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"devices\n  cpu ({torch.get_num_threads()} threads), cuda: {cuda}")
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    print(f"  bfloat16: {', '.join(filter(multiplies_bfloat16, kinds)) or 'none'}")
     print(f"datasets in {get_dataset_path('')}")
     for dataset_id in minari.list_local_datasets() or ["none"]:
         print(f"  {dataset_id}")

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from mbta_helpers.errors import require
 from mbta_helpers.networks import SkillModel
+from mbta_helpers.precision import PRECISIONS, autocast
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class PlannerConfig:
     least_move: where H steps moved the body by less, in map units, the next skill is drawn from the
     prior: the world model was wrong about a skill that does nothing, and a new plan from the same
     state would choose it again.
-    precision: of the networks' products. "bfloat16" halves the time of a plan of large networks,
-    on processors that have it.
+    precision: of the networks' products. "bfloat16" makes a plan of large networks quicker, and is
+    used on devices that multiply it themselves; others compute in float32.
     """
 
     plan_length: int = 16
@@ -135,7 +136,7 @@ class PlannerConfig:
         kinds = ("min", "arrival", "final")
         require(self.cost in kinds, f"cost is min, arrival or final, not '{self.cost}'.")
         require(
-            self.precision in ("float32", "bfloat16"),
+            self.precision in PRECISIONS,
             f"precision is float32 or bfloat16, not '{self.precision}'.",
         )
         penalties = ("epsilon_penalty", "variance_penalty", "support_penalty", "time_penalty")
@@ -281,8 +282,7 @@ class Planner:
             mean, std = self.shift(last)
         else:
             mean, std = self.first_search(len(state), state)
-        low = self.config.precision == "bfloat16"
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=low):
+        with autocast(state.device, self.config.precision):
             search = cem(
                 lambda epsilon: self.evaluate(state, goal, epsilon),
                 mean,

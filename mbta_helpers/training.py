@@ -39,6 +39,7 @@ from mbta_helpers.objectives import (
     one_pass_loss,
     support_loss,
 )
+from mbta_helpers.precision import PRECISIONS, autocast
 from mbta_helpers.windows import WindowBatch, Windows, split_episodes
 
 CHECKPOINT_EVERY = 500  # updates
@@ -59,6 +60,7 @@ class TrainingConfig:
     back to states that the data knows. settle_actions: steps a batch on which the policy goes on
     too, each from a window of its own; 0 leaves it as it is.
     held_out: share of the episodes that are kept for testing.
+    precision: of the networks' products; bfloat16 only on devices that multiply it themselves.
     """
 
     window_length: int
@@ -97,7 +99,7 @@ class TrainingConfig:
         for name, choices in (
             ("method", ("one-pass", "em")),
             ("schedule", ("one-cycle", "constant")),
-            ("precision", ("float32", "bfloat16")),
+            ("precision", PRECISIONS),
         ):
             value = getattr(self, name)
             require(value in choices, f"{name} is {' or '.join(choices)}, not '{value}'.")
@@ -306,8 +308,7 @@ class Trainer:
         return whole[self.processes.rows(size)].to(self.device)
 
     def _autocast(self) -> torch.autocast:
-        low = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)
+        return autocast(self.device, self.config.precision)
 
     def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         group = optimiser.param_groups[0]

@@ -528,6 +528,23 @@ TRAINING = [
     ),
 ]
 
+PRECISION = [
+    mutation(
+        "precision: bfloat16 where it is only imitated",
+        "precision.py",
+        'low = precision == "bfloat16" and multiplies_bfloat16(device.type)',
+        'low = precision == "bfloat16"',
+        "precision::test_products_are_low_where_asked_and_able",
+    ),
+    mutation(
+        "precision: a GPU that imitates it counts",
+        "precision.py",
+        "including_emulation=False",
+        "including_emulation=True",
+        "precision::test_a_gpu_that_only_imitates_it_does_not_count",
+    ),
+]
+
 DISTRIBUTED = [
     mutation(
         "every process keeps its own gradients",
@@ -3257,6 +3274,7 @@ MUTATIONS = [
     *LED_POLICY,
     *PLANNING,
     *TRAINING,
+    *PRECISION,
     *DISTRIBUTED,
     *EVALUATION,
     *CHECKPOINTS,

@@ -8,6 +8,7 @@ import torch
 from samples import SKILL, STATE, small_model
 from torch.distributions import Normal
 
+from mbta_helpers import precision
 from mbta_helpers.errors import UserError
 from mbta_helpers.planning import (
     CEMConfig,
@@ -378,8 +379,9 @@ def test_planning_side_by_side_equals_one_by_one(model, monkeypatch):
         assert torch.allclose(alone.cost[0], together.cost[p])
 
 
-def test_bfloat16_rounds_the_networks_and_nothing_else():
+def test_bfloat16_rounds_the_networks_and_nothing_else(monkeypatch):
     """Plans keep the state's precision, and costs are nearly those of single precision."""
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda kind: True)
     single, (state, goal, _) = small_model().float(), some_plans()
     state, goal = state.float(), goal.float()
     exact, rounded = (planner_of(single, precision=name) for name in ("float32", "bfloat16"))
