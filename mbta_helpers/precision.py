@@ -24,7 +24,13 @@ def multiplies_bfloat16(kind: str) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context for products in this precision; in float32 where bfloat16 would be imitated."""
+def used(device: torch.device, precision: str) -> str:
+    """The precision of products where this one is asked for: float32 for an imitated bfloat16."""
     low = precision == "bfloat16" and multiplies_bfloat16(device.type)
+    return "bfloat16" if low else "float32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context for products in the precision that is used where this one is asked for."""
+    low = used(device, precision) == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)

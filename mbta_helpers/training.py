@@ -39,7 +39,7 @@ from mbta_helpers.objectives import (
     one_pass_loss,
     support_loss,
 )
-from mbta_helpers.precision import PRECISIONS, autocast
+from mbta_helpers.precision import PRECISIONS, autocast, used
 from mbta_helpers.windows import WindowBatch, Windows, split_episodes
 
 CHECKPOINT_EVERY = 500  # updates
@@ -402,6 +402,7 @@ class Trainer:
             "versions": versions() | {"python": sys.version.split()[0]},
             "seconds": round(self.seconds, 1),
             "threads": torch.get_num_threads(),
+            "precision": used(self.device, self.config.precision),
             "held_out": {name: round(value, 4) for name, value in self.test().items()},
         }
         tensors = self.model.stored_tensors()

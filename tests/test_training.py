@@ -435,6 +435,14 @@ def test_a_trained_model_is_loaded_with_what_made_it(data, tmp_path):
     assert not loaded.model.training
 
 
+@pytest.mark.parametrize(("has", "used"), [(True, "bfloat16"), (False, "float32")])
+def test_a_model_says_in_which_precision_it_was_trained(data, tmp_path, monkeypatch, has, used):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda kind: has)
+    Trainer(tiny_config(precision="bfloat16"), data).run(tmp_path / "run")
+    loaded = load_model(tmp_path / "run")
+    assert loaded.config.precision == "bfloat16" and loaded.provenance["precision"] == used
+
+
 def test_metrics_are_lines_of_json(data, tmp_path):
     Trainer(tiny_config(), data).run(tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
