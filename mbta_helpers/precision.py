@@ -14,7 +14,7 @@ def multiplies_bfloat16(kind: str) -> bool:
     """Whether a kind of device, "cpu" or "cuda", multiplies bfloat16 itself.
 
     PyTorch imitates it elsewhere: on a processor with AVX2 alone a plan of the ant took eight
-    times as long so as in float32, and its training twelve times.
+    times as long so as in float32, and an update of its training twelve times.
     """
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
